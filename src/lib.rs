@@ -1,0 +1,10 @@
+//! `sam3`: native inference for Meta's Segment Anything Model 3.
+#![deny(unsafe_code)]
+
+mod error;
+pub mod image;
+pub mod instance;
+pub mod text;
+pub mod weights;
+
+pub use error::{Error, ErrorKind, Result};
