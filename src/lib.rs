@@ -4,6 +4,7 @@
 mod error;
 pub mod image;
 pub mod instance;
+pub mod ops;
 pub mod text;
 pub mod weights;
 

@@ -1,0 +1,363 @@
+//! The closed list of fused operations SAM 3 is made of.
+//!
+//! `model/` is written once over [`Ops`]; `reference`, `cpu` (and later `cuda`) implement it and know nothing of the
+//! model. An operation stands here because the model calls it, and is as coarse as the fusion that pays: bias,
+//! activation, residual, rotary embedding, window partition and box bias are parameters, not operations of their own.
+//! There is no broadcasting, no shape inference and no tensor type: an activation is a flat buffer, and every call
+//! states its dimensions.
+//!
+//! Conventions, fixed once:
+//! - Activations are row-major `[rows, width]` in f32 semantics; a picture `[h, w, c]` is `[h·w, c]`, token-major.
+//! - Weight matrices are `[n, k]`, output by input, as checkpoints store them.
+//! - All lengths, offsets and strides count elements.
+//! - Outputs are written from element 0, grown with [`Ops::reserve`] by the callee, and never alias an input; `&mut`
+//!   says so. Elements of an output buffer behind the written ones keep unspecified values.
+//! - Calls enqueue; only [`Ops::download`] waits. The model never branches on device data.
+//!
+//! Dimensions that do not fit their buffers are a defect of the caller: implementations assert, they return errors only
+//! for what a correct program can meet (memory, device).
+
+use crate::error::Result;
+use crate::weights::HostTensor;
+
+/// What follows the accumulation of a GEMM or a normalisation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// Nothing.
+    None,
+    /// Exact GELU, `x·Φ(x) = x/2·(1 + erf(x/√2))`; the tanh form is not what SAM 3 was trained with.
+    Gelu,
+    /// `max(x, 0)`.
+    Relu,
+}
+
+/// Rows inside an activation: row `r` starts at `offset + r·stride`.
+pub struct View<'a, A> {
+    /// The buffer.
+    pub buf: &'a A,
+    /// First element of row 0.
+    pub offset: usize,
+    /// Elements between the starts of two rows; at least the row's width.
+    pub stride: usize,
+}
+
+impl<'a, A> View<'a, A> {
+    /// Contiguous rows of `width` elements from the buffer's start.
+    pub fn new(buf: &'a A, width: usize) -> Self {
+        Self { buf, offset: 0, stride: width }
+    }
+
+    /// The columns from `column` on, of rows `stride` apart.
+    pub fn columns(buf: &'a A, column: usize, stride: usize) -> Self {
+        Self { buf, offset: column, stride }
+    }
+
+    /// Contiguous rows of `width` elements, without the first `rows`.
+    pub fn skip(buf: &'a A, rows: usize, width: usize) -> Self {
+        Self { buf, offset: rows * width, stride: width }
+    }
+}
+
+impl<A> Clone for View<'_, A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<A> Copy for View<'_, A> {}
+
+/// `y = act(acc + bias + add)`.
+pub struct Epilogue<'a, A> {
+    /// Added before the activation: a residual, a skip connection, a position embedding. Same rows as the output.
+    pub add: Option<View<'a, A>>,
+    /// Applied last.
+    pub act: Activation,
+}
+
+impl<'a, A> Epilogue<'a, A> {
+    /// Bias only.
+    pub const NONE: Self = Self { add: None, act: Activation::None };
+
+    /// Bias, then the activation.
+    pub fn act(act: Activation) -> Self {
+        Self { add: None, act }
+    }
+
+    /// Bias, then the rows of `x`.
+    pub fn add(x: View<'a, A>) -> Self {
+        Self { add: Some(x), act: Activation::None }
+    }
+}
+
+/// A weight matrix `[n, k]` with its bias.
+pub struct Linear<O: Ops> {
+    /// `[n, k]` in the back end's own layout.
+    pub w: O::Mat,
+    /// `[n]`.
+    pub b: Option<O::Act>,
+    /// Outputs.
+    pub n: usize,
+    /// Inputs.
+    pub k: usize,
+}
+
+/// Scale and shift of a layer or group norm over `width` channels.
+pub struct Norm<O: Ops> {
+    /// `[width]`.
+    pub gamma: O::Act,
+    /// `[width]`.
+    pub beta: O::Act,
+    /// Added to the variance.
+    pub eps: f32,
+    /// Channels.
+    pub width: usize,
+}
+
+/// Rotary table: pairs `(2i, 2i+1)` of each head turn by the angle of the token and of `i`.
+pub struct Rope<A> {
+    /// `[tokens, head_dim / 2]`.
+    pub cos: A,
+    /// `[tokens, head_dim / 2]`.
+    pub sin: A,
+    /// Rows of the tables: tokens of one window, or of the whole grid.
+    pub tokens: usize,
+}
+
+/// Which keys a query sees.
+pub enum Pattern<'a, A> {
+    /// All.
+    Full,
+    /// Those at or before the query's position; `queries == keys`.
+    Causal,
+    /// Those in the query's window of a token grid `[height, width]`, `queries == keys == height·width`.
+    ///
+    /// Windows are `size × size`, from the top left. Where the grid is no multiple of `size`, upstream pads the
+    /// normalised tokens with zeros before the projections, so a padded position holds the projections' biases as its
+    /// key and value and takes part in the softmax; its own output is dropped.
+    Windows {
+        /// Rows of the grid.
+        height: usize,
+        /// Columns of the grid.
+        width: usize,
+        /// Side of a window.
+        size: usize,
+        /// Key of a padded position (before the rotary turn), one row of `heads·head_dim`.
+        pad_k: View<'a, A>,
+        /// Value of a padded position, likewise.
+        pad_v: View<'a, A>,
+    },
+    /// All, with an additive bias from a box per query (upstream's `_get_rpb_matrix`): for query `q ≥ first` and the
+    /// key at `(y, x)` of the grid, head `h`, `bias = by[q - first, y, h] + bx[q - first, x, h]`; queries before
+    /// `first` (the presence token) have none.
+    Boxes {
+        /// Rows of the key grid.
+        height: usize,
+        /// Columns of the key grid; `keys == height·width`.
+        width: usize,
+        /// First query that has a box.
+        first: usize,
+        /// `[queries - first, height, heads]`.
+        by: &'a A,
+        /// `[queries - first, width, heads]`.
+        bx: &'a A,
+    },
+}
+
+/// One multi-head attention, `o = softmax(rope(q)·rope(k)ᵀ·scale + bias)·v` for each head.
+pub struct Attention<'a, A> {
+    /// Heads; head `h` owns columns `h·head_dim ..` of `q`, `k`, `v` and `o`.
+    pub heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Rows of `q` and `o`.
+    pub queries: usize,
+    /// Rows of `k` and `v`.
+    pub keys: usize,
+    /// Multiplies the scores; `1/√head_dim`.
+    pub scale: f32,
+    /// Rotary embedding of `q` and `k`; its tokens are those of a window for [`Pattern::Windows`], all otherwise.
+    pub rope: Option<&'a Rope<A>>,
+    /// Which keys a query sees.
+    pub pattern: Pattern<'a, A>,
+}
+
+impl<A> Attention<'_, A> {
+    /// Plain attention between `queries` and `keys`, scaled by `1/√head_dim`.
+    pub fn full(heads: usize, head_dim: usize, queries: usize, keys: usize) -> Self {
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        Self { heads, head_dim, queries, keys, scale, rope: None, pattern: Pattern::Full }
+    }
+}
+
+/// The operations. Formulas use `y` for the output; shapes are in brackets.
+pub trait Ops: Send + Sync + Sized + 'static {
+    /// A flat buffer of activations. `Default` is the empty buffer, without device memory.
+    type Act: Default + Send + Sync + 'static;
+    /// A weight matrix in the layout this back end multiplies by.
+    type Mat: Send + Sync + 'static;
+
+    // Memory.
+
+    /// Makes `act` hold at least `len` elements; does nothing if it does. Contents are unspecified after growth.
+    fn reserve(&self, act: &mut Self::Act, len: usize) -> Result<()>;
+
+    /// Copies `src` to the start of `dst`, growing it.
+    fn upload(&self, src: &[f32], dst: &mut Self::Act) -> Result<()>;
+
+    /// Copies `dst.len()` consecutive elements from `offset` of `src`, after all work enqueued before.
+    fn download(&self, src: &Self::Act, offset: usize, dst: &mut [f32]) -> Result<()>;
+
+    /// Takes a weight matrix: the rows of all `parts`, each `[n_i, k]`, stacked. May keep the tensors' mapping instead
+    /// of a copy.
+    fn matrix(&self, parts: &[HostTensor]) -> Result<Self::Mat>;
+
+    // Dense layers.
+
+    /// `y[m, n] = epilogue(x[m, k] · wᵀ + b)`
+    fn linear(
+        &self,
+        x: View<'_, Self::Act>,
+        l: &Linear<Self>,
+        m: usize,
+        ep: Epilogue<'_, Self::Act>,
+        y: &mut Self::Act,
+    ) -> Result<()>;
+
+    /// `y[m, n] = a[m, k] · b[n, k]ᵀ` of two activations: mask embeddings by pixels, queries by the pooled text.
+    fn dot(
+        &self,
+        a: View<'_, Self::Act>,
+        m: usize,
+        b: View<'_, Self::Act>,
+        n: usize,
+        k: usize,
+        y: &mut Self::Act,
+    ) -> Result<()>;
+
+    /// 3×3 convolution, stride 1, zero padding 1, on `x[h·w, cin]`; `l` is `[cout, 9·cin]` in the order `(ky, kx, cin)`.
+    fn conv3x3(&self, x: &Self::Act, l: &Linear<Self>, h: usize, w: usize, y: &mut Self::Act) -> Result<()>;
+
+    /// 2×2 transposed convolution, stride 2, of `x[h·w, cin]` to `y[2h·2w, cout]`; `l` is `[4·cout, cin]` in the order
+    /// `(dy, dx, cout)`, its bias `[4·cout]` likewise. The epilogue's rows are those of `y`.
+    fn deconv2x2(
+        &self,
+        x: &Self::Act,
+        l: &Linear<Self>,
+        h: usize,
+        w: usize,
+        ep: Epilogue<'_, Self::Act>,
+        y: &mut Self::Act,
+    ) -> Result<()>;
+
+    /// Multi-head attention; `y[queries, heads·head_dim]`. Heads own equal column blocks of all four.
+    fn attention(
+        &self,
+        q: View<'_, Self::Act>,
+        k: View<'_, Self::Act>,
+        v: View<'_, Self::Act>,
+        spec: &Attention<'_, Self::Act>,
+        y: &mut Self::Act,
+    ) -> Result<()>;
+
+    // Normalisation.
+
+    /// `y = act((x - mean) / √(var + eps) · gamma + beta)` over each row of `x[rows, width]`; biased variance.
+    fn layer_norm(
+        &self,
+        x: View<'_, Self::Act>,
+        norm: &Norm<Self>,
+        rows: usize,
+        act: Activation,
+        y: &mut Self::Act,
+    ) -> Result<()>;
+
+    /// As [`Ops::layer_norm`], with statistics over all rows and the `width / groups` channels of each group.
+    fn group_norm(
+        &self,
+        x: &Self::Act,
+        norm: &Norm<Self>,
+        groups: usize,
+        rows: usize,
+        act: Activation,
+        y: &mut Self::Act,
+    ) -> Result<()>;
+
+    // Moving and mixing rows.
+
+    /// `y[rows, width] = a[r] + b[r mod b_rows]`
+    fn add(
+        &self,
+        a: View<'_, Self::Act>,
+        b: View<'_, Self::Act>,
+        b_rows: usize,
+        rows: usize,
+        width: usize,
+        y: &mut Self::Act,
+    ) -> Result<()>;
+
+    /// `y[offset ..] = x[rows, width]`, contiguous. Grows `y` without losing what stands before `offset`.
+    fn copy(&self, x: View<'_, Self::Act>, rows: usize, width: usize, y: &mut Self::Act, offset: usize) -> Result<()>;
+
+    /// `y[i] = table[ids[i]]`, rows of a weight matrix. Ids are within the table: the tokenizer checked them.
+    fn gather(&self, table: &Self::Mat, ids: &[u32], y: &mut Self::Act) -> Result<()>;
+
+    /// `y[width] = mean over rows of x[rows, width]`
+    fn mean_rows(&self, x: View<'_, Self::Act>, rows: usize, width: usize, y: &mut Self::Act) -> Result<()>;
+
+    // Pictures.
+
+    /// Pixels `rgb[s·s·3]` to `y[s·s, 3] = (rgb - 127.5) / 127.5`, upstream's rescale and normalise in one.
+    fn ingest(&self, rgb: &[u8], y: &mut Self::Act) -> Result<()>;
+
+    /// Cuts `x[h·w, c]` into `p × p` patches, `y[(h/p)·(w/p), c·p·p]` in the order `(c, dy, dx)` of a convolution's
+    /// kernel, so that a convolution of stride `p` is a [`Ops::linear`].
+    fn patches(&self, x: &Self::Act, h: usize, w: usize, c: usize, p: usize, y: &mut Self::Act) -> Result<()>;
+
+    /// `y[oh·ow, c] = x[⌊i·h/oh⌋, ⌊j·w/ow⌋] + skip[i, j]`: nearest upsampling with its skip connection.
+    fn upsample_add(
+        &self,
+        x: &Self::Act,
+        h: usize,
+        w: usize,
+        skip: &Self::Act,
+        oh: usize,
+        ow: usize,
+        c: usize,
+        y: &mut Self::Act,
+    ) -> Result<()>;
+
+    /// RoI align (`torchvision.ops.roi_align`, `aligned=False`, adaptive sampling) of `x[h·w, c]` at `boxes`, xyxy in
+    /// units of the grid: `y[n, c·size·size]` in the order `(c, y, x)`.
+    fn roi_align(
+        &self,
+        x: &Self::Act,
+        h: usize,
+        w: usize,
+        c: usize,
+        boxes: &[[f32; 4]],
+        size: usize,
+        y: &mut Self::Act,
+    ) -> Result<()>;
+
+    // Boxes of the decoder, `[n, 4]` as normalised cxcywh.
+
+    /// Sine embedding, `y[n, 4·features]`: blocks for cy, cx, w, h; in a block, element `i` of value `t` is
+    /// `sin` (even `i`) or `cos` (odd `i`) of `2π·t / 10000^(2⌊i/2⌋ / features)` (upstream's `encode_boxes`).
+    fn box_sine(&self, boxes: &Self::Act, n: usize, features: usize, y: &mut Self::Act) -> Result<()>;
+
+    /// Log-scaled distances of grid lines to box edges, `e(d) = sign(d)·log2(|8d| + 1) / log2(8)`:
+    /// `dx[n·width, 2]` of `x/width` to left and right, `dy[n·height, 2]` of `y/height` to top and bottom.
+    fn box_deltas(
+        &self,
+        boxes: &Self::Act,
+        n: usize,
+        height: usize,
+        width: usize,
+        dx: &mut Self::Act,
+        dy: &mut Self::Act,
+    ) -> Result<()>;
+
+    /// `y[n, 4] = σ(delta + σ⁻¹(boxes))` with upstream's clamp of `σ⁻¹`: `ln(max(x, ε) / max(1 - x, ε))`, `ε = 10⁻³`,
+    /// `x` clamped to 0..1.
+    fn box_refine(&self, delta: &Self::Act, boxes: &Self::Act, n: usize, y: &mut Self::Act) -> Result<()>;
+}
