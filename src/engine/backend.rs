@@ -1,0 +1,143 @@
+//! The one place that knows which back ends there are: picks one, and hides its types.
+//!
+//! The model is generic over [`Ops`]; everything above it is not. [`Running`] is the seam: a dozen object-safe calls a
+//! session makes, with features passed as `dyn Any` and recognised by the back end that made them.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use crate::cpu::{CpuOps, Isa};
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{
+    Control, Exemplar, Grounding, ImageFeatures, ObjectAnswer, ObjectPrompt, Sam3, Scratch, TextFeatures,
+};
+use crate::ops::Ops;
+use crate::options::{Device, ModelOptions};
+use crate::reference::ReferenceOps;
+use crate::weights::Checkpoint;
+
+/// Features of a picture or a phrase, on whatever device.
+pub type Features = Arc<dyn Any + Send + Sync>;
+
+/// Weights on a device, shared by sessions.
+pub trait Loaded: Send + Sync {
+    /// New scratch on the same weights.
+    fn start(self: Arc<Self>) -> Box<dyn Running>;
+    /// Side of a low-resolution mask.
+    fn mask_side(&self) -> usize;
+}
+
+/// The stages of one session.
+pub trait Running: Send {
+    fn encode_image(&mut self, rgb: &[u8], control: &Control<'_>) -> Result<Features>;
+    fn encode_text(&mut self, ids: &[u32], control: &Control<'_>) -> Result<Features>;
+    fn ground(
+        &mut self,
+        image: &Features,
+        text: &Features,
+        exemplars: &[Exemplar],
+        control: &Control<'_>,
+    ) -> Result<Grounding>;
+    fn masks(&mut self, queries: &[usize]) -> Result<Vec<Vec<f32>>>;
+    fn semantic(&mut self) -> Result<Vec<f32>>;
+    fn segment(
+        &mut self,
+        image: &Features,
+        prompt: &ObjectPrompt,
+        multimask: bool,
+        control: &Control<'_>,
+    ) -> Result<ObjectAnswer>;
+}
+
+/// A back end with a model on it.
+struct OnDevice<O: Ops> {
+    ops: O,
+    model: Sam3<O>,
+}
+
+impl<O: Ops> Loaded for OnDevice<O> {
+    fn start(self: Arc<Self>) -> Box<dyn Running> {
+        Box::new(Worker { on: self, scratch: Scratch::default() })
+    }
+
+    fn mask_side(&self) -> usize {
+        self.model.mask_side()
+    }
+}
+
+/// A session's scratch beside the shared weights.
+struct Worker<O: Ops> {
+    on: Arc<OnDevice<O>>,
+    scratch: Scratch<O>,
+}
+
+impl<O: Ops> Running for Worker<O> {
+    fn encode_image(&mut self, rgb: &[u8], control: &Control<'_>) -> Result<Features> {
+        Ok(Arc::new(self.on.model.encode_image(&self.on.ops, rgb, &mut self.scratch, control)?))
+    }
+
+    fn encode_text(&mut self, ids: &[u32], control: &Control<'_>) -> Result<Features> {
+        Ok(Arc::new(self.on.model.encode_text(&self.on.ops, ids, &mut self.scratch, control)?))
+    }
+
+    fn ground(
+        &mut self,
+        image: &Features,
+        text: &Features,
+        exemplars: &[Exemplar],
+        control: &Control<'_>,
+    ) -> Result<Grounding> {
+        let image = known::<ImageFeatures<O>>(image)?;
+        let text = known::<TextFeatures<O>>(text)?;
+        self.on.model.ground(&self.on.ops, image, text, exemplars, &mut self.scratch, control)
+    }
+
+    fn masks(&mut self, queries: &[usize]) -> Result<Vec<Vec<f32>>> {
+        self.on.model.masks(&self.on.ops, queries, &mut self.scratch)
+    }
+
+    fn semantic(&mut self) -> Result<Vec<f32>> {
+        self.on.model.semantic(&self.on.ops, &mut self.scratch)
+    }
+
+    fn segment(
+        &mut self,
+        image: &Features,
+        prompt: &ObjectPrompt,
+        multimask: bool,
+        control: &Control<'_>,
+    ) -> Result<ObjectAnswer> {
+        let image = known::<ImageFeatures<O>>(image)?;
+        self.on.model.segment(&self.on.ops, image, prompt, multimask, &mut self.scratch, control)
+    }
+}
+
+/// Sessions compare models before they come here, so features are always of the back end's own types.
+fn known<T: 'static>(features: &Features) -> Result<&T> {
+    features.downcast_ref().ok_or_else(|| Error::new(ErrorKind::Internal, "features of another back end"))
+}
+
+/// Loads `checkpoint` on the device that `options` ask for, and says in words which that is.
+pub fn load(checkpoint: &Checkpoint, options: &ModelOptions) -> Result<(Arc<dyn Loaded>, String)> {
+    if options.threads == Some(0) {
+        return Err(Error::invalid("threads: expected at least 1, found 0"));
+    }
+    match options.device {
+        Device::Auto | Device::Cpu => {
+            let isa = Isa::choose()?;
+            let ops = CpuOps::new(options.threads, isa)?;
+            let words = format!("CPU, {} threads, {isa}", ops.threads());
+            Ok((on(ops, checkpoint)?, words))
+        }
+        Device::Reference => Ok((on(ReferenceOps, checkpoint)?, "reference, f64, 1 thread".into())),
+        Device::Cuda(index) => {
+            let message = format!("device cuda:{index}: this build has no CUDA back end; use --device cpu");
+            Err(Error::new(ErrorKind::Unsupported, message))
+        }
+    }
+}
+
+fn on<O: Ops>(ops: O, checkpoint: &Checkpoint) -> Result<Arc<dyn Loaded>> {
+    let model = Sam3::load(&ops, checkpoint)?;
+    Ok(Arc::new(OnDevice { ops, model }))
+}
