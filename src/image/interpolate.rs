@@ -127,7 +127,7 @@ fn taps(input: usize, output: usize) -> Vec<Tap> {
     let scale = input as f32 / output as f32;
     (0..output)
         .map(|i| {
-            let position = (scale * (i as f32 + 0.5) - 0.5).max(0.0);
+            let position = scale.mul_add(i as f32 + 0.5, -0.5).max(0.0);
             let near = (position as usize).min(input - 1);
             let far_weight = (position - near as f32).clamp(0.0, 1.0);
             // With equal sizes ATen copies; here that is a weight of zero.
