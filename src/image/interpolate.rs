@@ -1,0 +1,182 @@
+//! Resampling of one `f32` plane, as `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)` does it
+//! on a CPU: with `antialias=True` for mask prompts that shrink to the model's size, without for probability maps that
+//! grow to the picture's.
+//!
+//! The positions are computed in `f32` in ATen's order of operations (`UpSample.h`, `UpSampleKernel.cpp`), because an
+//! `f32` position on a 1000-pixel axis is off by up to 6e-5 of a pixel: better arithmetic would move every weight by
+//! that much and miss upstream by a hundred times the 1e-6 that the tests allow.
+
+/// Resizes `[h, w]` to `[oh, ow]` with an antialiased triangle filter: `antialias=True`.
+///
+/// # Panics
+///
+/// If `src` does not hold `h * w` samples, or a size is zero.
+pub fn resize_antialias_f32(src: &[f32], h: usize, w: usize, oh: usize, ow: usize) -> Vec<f32> {
+    check(src, h, w, oh, ow);
+    let horizontal = Filter::new(w, ow);
+    let vertical = Filter::new(h, oh);
+
+    // ATen resamples the last dimension first, then the one before it.
+    let mut rows = vec![0.0; h * ow];
+    for (row, out) in src.chunks_exact(w).zip(rows.chunks_exact_mut(ow)) {
+        for (out, (first, weights)) in out.iter_mut().zip(horizontal.taps()) {
+            *out = weights.iter().zip(&row[first..]).map(|(&weight, &v)| weight * v).sum();
+        }
+    }
+    let mut out = vec![0.0; oh * ow];
+    for (out, (first, weights)) in out.chunks_exact_mut(ow).zip(vertical.taps()) {
+        for (&weight, row) in weights.iter().zip(rows[first * ow..].chunks_exact(ow)) {
+            for (out, &v) in out.iter_mut().zip(row) {
+                *out += weight * v;
+            }
+        }
+    }
+    out
+}
+
+/// Resizes `[h, w]` to `[oh, ow]` by interpolating between the four nearest samples: `antialias=False`.
+///
+/// # Panics
+///
+/// If `src` does not hold `h * w` samples, or a size is zero.
+pub fn resize_bilinear_f32(src: &[f32], h: usize, w: usize, oh: usize, ow: usize) -> Vec<f32> {
+    let mut rows = BilinearRows::new(src, h, w, oh, ow);
+    let mut out = Vec::with_capacity(oh * ow);
+    while let Some(row) = rows.next_row() {
+        out.extend_from_slice(row);
+    }
+    out
+}
+
+/// [`resize_bilinear_f32`] one output row at a time, so that a map as large as the picture never needs to exist.
+///
+/// Holds two input rows resampled to the output's width and one output row; each input row is resampled once.
+pub struct BilinearRows<'a> {
+    src: &'a [f32],
+    w: usize,
+    across: Vec<Tap>,
+    down: std::vec::IntoIter<Tap>,
+    /// Input rows `near.0` and `far.0`, resampled to the output's width; `usize::MAX` while none is held.
+    near: (usize, Vec<f32>),
+    far: (usize, Vec<f32>),
+    row: Vec<f32>,
+}
+
+impl<'a> BilinearRows<'a> {
+    /// Prepares to resize `src`, `[h, w]`, to `[oh, ow]`.
+    ///
+    /// # Panics
+    ///
+    /// If `src` does not hold `h * w` samples, or a size is zero.
+    pub fn new(src: &'a [f32], h: usize, w: usize, oh: usize, ow: usize) -> Self {
+        check(src, h, w, oh, ow);
+        Self {
+            src,
+            w,
+            across: taps(w, ow),
+            down: taps(h, oh).into_iter(),
+            near: (usize::MAX, vec![0.0; ow]),
+            far: (usize::MAX, vec![0.0; ow]),
+            row: vec![0.0; ow],
+        }
+    }
+
+    /// The next output row, `ow` samples, or `None` after the last.
+    pub fn next_row(&mut self) -> Option<&[f32]> {
+        let tap = self.down.next()?;
+        if self.far.0 == tap.near {
+            std::mem::swap(&mut self.near, &mut self.far);
+        }
+        for (index, held) in [(tap.near, &mut self.near), (tap.far, &mut self.far)] {
+            if held.0 != index {
+                let row = &self.src[index * self.w..][..self.w];
+                for (out, tap) in held.1.iter_mut().zip(&self.across) {
+                    *out = tap.blend(row[tap.near], row[tap.far]);
+                }
+                held.0 = index;
+            }
+        }
+        for ((out, &near), &far) in self.row.iter_mut().zip(&self.near.1).zip(&self.far.1) {
+            *out = tap.blend(near, far);
+        }
+        Some(&self.row)
+    }
+}
+
+fn check(src: &[f32], h: usize, w: usize, oh: usize, ow: usize) {
+    assert_eq!(src.len(), h * w, "samples of a plane of {h}x{w}");
+    assert!(h > 0 && w > 0 && oh > 0 && ow > 0, "resize from {h}x{w} to {oh}x{ow}");
+}
+
+/// The two input samples of one output sample.
+struct Tap {
+    near: usize,
+    far: usize,
+    near_weight: f32,
+    far_weight: f32,
+}
+
+impl Tap {
+    fn blend(&self, near: f32, far: f32) -> f32 {
+        near * self.near_weight + far * self.far_weight
+    }
+}
+
+/// `area_pixel_compute_source_index` and `guard_index_and_lambda` for every output sample.
+fn taps(input: usize, output: usize) -> Vec<Tap> {
+    let scale = input as f32 / output as f32;
+    (0..output)
+        .map(|i| {
+            let position = scale.mul_add(i as f32 + 0.5, -0.5).max(0.0);
+            let near = (position as usize).min(input - 1);
+            let far_weight = (position - near as f32).clamp(0.0, 1.0);
+            // With equal sizes ATen copies; here that is a weight of zero.
+            Tap { near, far: (near + 1).min(input - 1), near_weight: 1.0 - far_weight, far_weight }
+        })
+        .collect()
+}
+
+/// The triangle filter from `input` to `output` samples: `_compute_indices_min_size_weights_aa` at `f32`.
+struct Filter {
+    /// First input sample and number of weights of each output sample.
+    spans: Vec<(usize, usize)>,
+    weights: Vec<f32>,
+}
+
+impl Filter {
+    fn new(input: usize, output: usize) -> Self {
+        let scale = input as f32 / output as f32;
+        let support = scale.max(1.0);
+        let inverse = if scale >= 1.0 { 1.0 / scale } else { 1.0 };
+        let most = support.ceil() as usize * 2 + 1;
+        let mut spans = Vec::with_capacity(output);
+        let mut weights: Vec<f32> = Vec::new();
+        for i in 0..output {
+            let center = scale * (i as f32 + 0.5);
+            let first = ((center - support + 0.5) as i64).max(0) as usize;
+            let end = ((center + support + 0.5) as i64).min(input as i64) as usize;
+            let len = end.saturating_sub(first).min(most);
+            let start = weights.len();
+            weights.extend((0..len).map(|j| {
+                let x = ((j + first) as f32 - center + 0.5) * inverse;
+                (1.0 - x.abs()).max(0.0)
+            }));
+            let total: f32 = weights[start..].iter().sum();
+            if total != 0.0 {
+                weights[start..].iter_mut().for_each(|w| *w /= total);
+            }
+            spans.push((first, len));
+        }
+        Self { spans, weights }
+    }
+
+    /// First input sample and weights of each output sample, in order.
+    fn taps(&self) -> impl Iterator<Item = (usize, &[f32])> {
+        let mut rest = self.weights.as_slice();
+        self.spans.iter().map(move |&(first, len)| {
+            let (weights, after) = rest.split_at(len);
+            rest = after;
+            (first, weights)
+        })
+    }
+}
