@@ -11,6 +11,8 @@ mod attention;
 mod boxes;
 mod buffer;
 mod dense;
+#[cfg(test)]
+mod golden;
 mod math;
 mod norm;
 mod picture;
