@@ -5,6 +5,7 @@ mod error;
 pub mod image;
 pub mod instance;
 pub mod ops;
+pub mod reference;
 pub mod text;
 pub mod weights;
 
