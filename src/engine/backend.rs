@@ -6,7 +6,6 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use crate::cpu::{CpuOps, Isa};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{
     Control, Exemplar, Grounding, ImageFeatures, ObjectAnswer, ObjectPrompt, Sam3, Scratch, TextFeatures,
@@ -123,13 +122,7 @@ pub fn load(checkpoint: &Checkpoint, options: &ModelOptions) -> Result<(Arc<dyn 
         return Err(Error::invalid("threads: expected at least 1, found 0"));
     }
     match options.device {
-        Device::Auto | Device::Cpu => {
-            let isa = Isa::choose()?;
-            let ops = CpuOps::new(options.threads, isa)?;
-            let words = format!("CPU, {} threads, {isa}", ops.threads());
-            Ok((on(ops, checkpoint)?, words))
-        }
-        Device::Reference => Ok((on(ReferenceOps, checkpoint)?, "reference, f64, 1 thread".into())),
+        Device::Auto | Device::Cpu | Device::Reference => Ok((on(ReferenceOps, checkpoint)?, "reference, f64, 1 thread".into())),
         Device::Cuda(index) => {
             let message = format!("device cuda:{index}: this build has no CUDA back end; use --device cpu");
             Err(Error::new(ErrorKind::Unsupported, message))

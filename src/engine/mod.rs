@@ -46,7 +46,7 @@ pub struct ModelInfo {
     /// The device, in words.
     pub device: String,
     /// Where the tokenizer came from, in words; `None` for a model without a text encoder.
-    pub tokenizer: Option<String>,
+    pub tokenizer: Option<&'static str>,
 }
 
 impl Model {
@@ -72,31 +72,30 @@ impl Model {
         let vocab = checkpoint.config().detector.as_ref().map(|d| d.text.vocab_size);
         let tokenizer = match (vocab, tokenizer) {
             (None, _) => None,
-            (Some(n), Some(json)) => Some((Tokenizer::from_json(json, n)?, "tokenizer.json".to_string())),
-            (Some(n), None) => Some((Tokenizer::clip(n)?, EMBEDDED.to_string())),
+            (Some(n), Some(json)) => Some(Tokenizer::from_json(json, n)?),
+            (Some(n), None) => Some(Tokenizer::clip(n)?),
         };
         Self::build(&checkpoint, tokenizer, options)
     }
 
     fn from_checkpoint(checkpoint: &Checkpoint, options: &ModelOptions) -> Result<Self> {
         let vocab = checkpoint.config().detector.as_ref().map(|d| d.text.vocab_size);
-        let tokenizer = match (vocab, checkpoint.tokenizer_files()) {
+        let tokenizer = match (vocab, checkpoint.directory()) {
             (None, _) => None,
-            (Some(n), Some(files)) => Some((Tokenizer::open(&files, n)?, files.to_string())),
-            (Some(n), None) => Some((Tokenizer::clip(n)?, EMBEDDED.to_string())),
+            (Some(n), Some(dir)) => Some(Tokenizer::open(dir, n)?),
+            (Some(n), None) => Some(Tokenizer::clip(n)?),
         };
         Self::build(checkpoint, tokenizer, options)
     }
 
-    fn build(checkpoint: &Checkpoint, tokenizer: Option<(Tokenizer, String)>, options: &ModelOptions) -> Result<Self> {
+    fn build(checkpoint: &Checkpoint, tokenizer: Option<Tokenizer>, options: &ModelOptions) -> Result<Self> {
         checkpoint.verify()?;
         let (loaded, device) = backend::load(checkpoint, options)?;
-        let (tokenizer, source) = tokenizer.unzip();
         let info = ModelInfo {
             config: checkpoint.config().clone(),
             checkpoint: checkpoint.summary(),
             device,
-            tokenizer: source,
+            tokenizer: tokenizer.as_ref().map(|t| t.source()),
         };
         Ok(Self(Arc::new(Inner { loaded, tokenizer, info, texts: Mutex::default() })))
     }
@@ -122,7 +121,7 @@ impl Model {
         let tokenizer = self.0.tokenizer.as_ref().ok_or_else(missing)?;
         let text = &self.0.info.config.detector.as_ref().ok_or_else(missing)?.text;
         let ids = tokenizer.encode(phrase)?;
-        crate::text::check_length(&ids, text.context)?;
+        Tokenizer::check_length(&ids, text.context)?;
         Ok(ids)
     }
 
@@ -145,9 +144,6 @@ impl Model {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
-
-/// How [`ModelInfo::tokenizer`] names the vocabulary that comes with this crate.
-const EMBEDDED: &str = "embedded CLIP vocabulary";
 
 impl std::fmt::Debug for Model {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

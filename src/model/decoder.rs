@@ -111,7 +111,7 @@ impl<O: Ops> Decoder<O> {
         ops.copy(View::new(&self.embed, d), n + 1, d, &mut s.x, 0)?;
         ops.copy(View::new(&self.boxes, 4), n, 4, &mut s.boxes, 0)?;
         ops.add(View::new(&s.fused, d), View::new(vision_pos, d), t, t, d, &mut s.fused_pos)?;
-        control.see(ops, || "reference_boxes.initial".into(), &s.boxes, n * 4)?;
+        control.see(ops, || "reference_boxes.0".into(), &s.boxes, n * 4)?;
         for (i, layer) in self.layers.iter().enumerate() {
             self.positions(ops, grid, s)?;
             self.layer(ops, layer, grid, p, s)?;
@@ -122,7 +122,7 @@ impl<O: Ops> Decoder<O> {
             ops.box_refine(&s.delta, &s.boxes, n, &mut s.boxes_next)?;
             std::mem::swap(&mut s.boxes, &mut s.boxes_next);
             control.see(ops, || format!("decoder.{i}"), &s.x, (n + 1) * d)?;
-            control.see(ops, || format!("reference_boxes.{i}"), &s.boxes, n * 4)?;
+            control.see(ops, || format!("reference_boxes.{}", i + 1), &s.boxes, n * 4)?;
             control.step(Stage::Ground, steps.0 + i + 1, steps.1)?;
         }
         ops.layer_norm(View::new(&s.x, d), &self.presence_norm, 1, Activation::None, &mut s.h)?;

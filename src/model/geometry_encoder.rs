@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::model::attention::{Attention, buffers};
+use crate::model::control::Control;
 use crate::model::load::Loader;
 use crate::model::mlp::Mlp;
 use crate::model::positions;
@@ -80,13 +81,15 @@ impl<O: Ops> GeometryEncoder<O> {
         vision_pos: &O::Act,
         grid: usize,
         s: &mut Scratch<O>,
+        control: &Control<'_>,
         y: &mut O::Act,
     ) -> Result<()> {
         let (d, t) = (self.d, grid * grid);
         self.embed(ops, exemplars, vision, grid, s)?;
         let n = exemplars.len() + 1;
+        control.see(ops, || "geometry.embed".into(), &s.x, n * d)?;
         ops.add(View::new(vision, d), View::new(vision_pos, d), t, t, d, &mut s.fused_pos)?;
-        for layer in &self.layers {
+        for (i, layer) in self.layers.iter().enumerate() {
             ops.layer_norm(View::new(&s.x, d), &layer.norm1, n, Activation::None, &mut s.h)?;
             let h = View::new(&s.h, d);
             let x = Some(View::new(&s.x, d));
@@ -100,6 +103,7 @@ impl<O: Ops> GeometryEncoder<O> {
             ops.layer_norm(View::new(&s.x, d), &layer.norm3, n, Activation::None, &mut s.h)?;
             layer.mlp.run(ops, View::new(&s.h, d), View::new(&s.x, d), n, &mut s.mlp, &mut s.next)?;
             std::mem::swap(&mut s.x, &mut s.next);
+            control.see(ops, || format!("geometry.layer.{i}"), &s.x, n * d)?;
         }
         ops.layer_norm(View::new(&s.x, d), &self.output_norm, n, Activation::None, y)
     }

@@ -132,12 +132,16 @@ impl<O: Ops> Interactive<O> {
     ///
     /// `no_memory_embedding` is not added: upstream adds it to the last of four levels and then reads the first three,
     /// so it never reaches a single picture's answer.
-    pub fn features(&self, ops: &O, levels: [O::Act; 3]) -> Result<TrackerFeatures<O>> {
+    pub fn features(&self, ops: &O, levels: [O::Act; 3], control: &Control<'_>) -> Result<TrackerFeatures<O>> {
         let [fine, middle, embed] = levels;
         let t = self.grid * self.grid;
         let (mut s0, mut s1) = (O::Act::default(), O::Act::default());
         ops.linear(View::new(&fine, self.d), &self.conv_s0, 16 * t, Epilogue::NONE, &mut s0)?;
         ops.linear(View::new(&middle, self.d), &self.conv_s1, 4 * t, Epilogue::NONE, &mut s1)?;
+        control.see(ops, || "tracker.s0".into(), &s0, 2 * t * self.d)?;
+        control.see(ops, || "tracker.s1".into(), &s1, t * self.d)?;
+        control.see(ops, || "tracker.top".into(), &embed, t * self.d)?;
+        control.see(ops, || "tracker.pe".into(), &self.image_pos, t * self.d)?;
         Ok(TrackerFeatures { s0, s1, embed })
     }
 

@@ -40,7 +40,7 @@ impl<O: Ops> Loader<'_, O> {
 
     /// A matrix without bias, such as an embedding table.
     pub fn matrix(&self, name: &str) -> Result<O::Mat> {
-        self.ops.matrix(&[flat(self.tensor(name)?)])
+        self.ops.matrix(&[flat(self.tensor(name)?)?])
     }
 
     /// `prefix.weight` and `prefix.bias` of a linear layer; also a convolution whose kernel covers its stride, whose
@@ -54,7 +54,7 @@ impl<O: Ops> Loader<'_, O> {
         let mut parts = Vec::new();
         let mut bias = Vec::new();
         for name in names {
-            parts.push(flat(self.tensor(&format!("{prefix}{name}.weight"))?));
+            parts.push(flat(self.tensor(&format!("{prefix}{name}.weight"))?)?);
             bias.extend(self.host(&format!("{prefix}{name}.bias"))?);
         }
         let k = parts[0].shape()[1];
@@ -63,7 +63,7 @@ impl<O: Ops> Loader<'_, O> {
 
     /// `prefix.weight` alone.
     pub fn linear_no_bias(&self, prefix: &str) -> Result<Linear<O>> {
-        let w = flat(self.tensor(&format!("{prefix}.weight"))?);
+        let w = flat(self.tensor(&format!("{prefix}.weight"))?)?;
         let (n, k) = (w.shape()[0], w.shape()[1]);
         Ok(Linear { w: self.ops.matrix(&[w])?, b: None, n, k })
     }
@@ -82,7 +82,7 @@ impl<O: Ops> Loader<'_, O> {
                 }
             }
         }
-        let w = self.ops.matrix(&[HostTensor::from_f32(name, &[n, 9 * c], to)])?;
+        let w = self.ops.matrix(&[HostTensor::from_f32(&name, &[n, 9 * c], to)?])?;
         Ok(Linear { w, b: Some(self.act(&format!("{prefix}.bias"))?), n, k: 9 * c })
     }
 
@@ -100,7 +100,7 @@ impl<O: Ops> Loader<'_, O> {
                 }
             }
         }
-        let w = self.ops.matrix(&[HostTensor::from_f32(name, &[4 * cout, cin], to)])?;
+        let w = self.ops.matrix(&[HostTensor::from_f32(&name, &[4 * cout, cin], to)?])?;
         let bias = self.host(&format!("{prefix}.bias"))?.repeat(4);
         Ok(Linear { w, b: Some(self.upload(&bias)?), n: 4 * cout, k: cin })
     }
@@ -114,7 +114,7 @@ impl<O: Ops> Loader<'_, O> {
 }
 
 /// A weight of any rank as `[outputs, inputs]`.
-fn flat(w: HostTensor) -> HostTensor {
+fn flat(w: HostTensor) -> Result<HostTensor> {
     let n = w.shape()[0];
     let k = w.shape()[1..].iter().product();
     w.reshaped(&[n, k])

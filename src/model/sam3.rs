@@ -135,7 +135,7 @@ impl<O: Ops> Sam3<O> {
         };
         let detector = pyramid(necks[0], "neck")?;
         let tracker = match (pyramid(necks[1], "tracker_neck")?, &self.tracker) {
-            (Some(levels), Some((_, interactive))) => Some(interactive.features(ops, levels)?),
+            (Some(levels), Some((_, interactive))) => Some(interactive.features(ops, levels, control)?),
             _ => None,
         };
         Ok(ImageFeatures { detector, tracker })
@@ -166,7 +166,7 @@ impl<O: Ops> Sam3<O> {
         control: &Control<'_>,
     ) -> Result<Grounding> {
         let det = self.detector()?;
-        let (grid, d) = (self.config.vision.grid(), self.config.vision.fpn_hidden_size);
+        let grid = self.config.vision.grid();
         let levels = image.detector.as_ref().ok_or_else(foreign_image)?;
         let p = self.prompt(ops, det, &levels[LEVELS - 1], text, exemplars, s, control)?;
         let total = det.fusion.depth() + det.decoder.depth();
@@ -201,8 +201,9 @@ impl<O: Ops> Sam3<O> {
         ops.copy(View::new(&text.tokens, d), p, d, &mut s.prompt, 0)?;
         if !exemplars.is_empty() {
             let n = exemplars.len() + 1;
+            control.see(ops, || "neck_pos.2".into(), &det.vision_pos, grid * grid * d)?;
             let mut tokens = std::mem::take(&mut s.fused);
-            det.geometry.run(ops, exemplars, vision, &det.vision_pos, grid, s, &mut tokens)?;
+            det.geometry.run(ops, exemplars, vision, &det.vision_pos, grid, s, control, &mut tokens)?;
             control.see(ops, || "geometry".into(), &tokens, n * d)?;
             ops.copy(View::new(&tokens, d), n, d, &mut s.prompt, p * d)?;
             s.fused = tokens;

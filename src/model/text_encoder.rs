@@ -82,6 +82,7 @@ impl<O: Ops> TextEncoder<O> {
             control.step(Stage::EncodeText, i + 1, self.layers.len())?;
         }
         ops.layer_norm(View::new(&s.x, c), &self.final_norm, n, Activation::None, &mut s.h)?;
+        control.see(ops, || "text.norm".into(), &s.h, n * c)?;
         ops.linear(View::new(&s.h, c), &self.projection, n, Epilogue::NONE, y)?;
         control.see(ops, || "text".into(), y, n * self.projection.n)
     }

@@ -75,7 +75,8 @@ impl<O: Ops> TwoWay<O> {
             control.see(ops, || format!("twoway.{i}.queries"), &s.x, n * d)?;
             control.see(ops, || format!("twoway.{i}.keys"), &s.keys, t * d)?;
         }
-        self.token_to_image(ops, &self.final_attn, &self.final_norm, n, t, image_pos, s)
+        self.token_to_image(ops, &self.final_attn, &self.final_norm, n, t, image_pos, s)?;
+        control.see(ops, || "twoway.out".into(), &s.x, n * d)
     }
 
     /// `forward` of one block.

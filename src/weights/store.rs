@@ -137,6 +137,11 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// The directory it was opened from; `None` for one from memory.
+    pub fn directory(&self) -> Option<&Path> {
+        self.directory.as_deref()
+    }
+
     /// All dimensions.
     pub fn config(&self) -> &Config {
         &self.config

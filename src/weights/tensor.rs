@@ -79,6 +79,15 @@ impl HostTensor {
         Self::new(name, shape, Dtype::F32, values.into(), range)
     }
 
+    /// The same elements under another shape.
+    ///
+    /// # Errors
+    ///
+    /// `Internal` if `shape` does not multiply to the number of elements.
+    pub fn reshaped(self, shape: &[usize]) -> Result<Self> {
+        Self::new(&self.name, shape, self.dtype, self.blob, self.range)
+    }
+
     /// The published name.
     pub fn name(&self) -> &str {
         &self.name
