@@ -1,1 +1,36 @@
-fn main() {}
+//! The command line: `sam3 segment` and `sam3 info`, on the public API alone.
+//!
+//! Exit codes: 0 done; 1 the job failed; 2 the arguments are wrong. Messages go to stderr and say what to do; stdout
+//! holds what was asked for and nothing else.
+
+mod args;
+mod info;
+mod outputs;
+mod progress;
+mod segment;
+mod tensors;
+
+use std::process::ExitCode;
+
+use sam3::{Error, ErrorKind};
+
+fn main() -> ExitCode {
+    let matches = args::command().get_matches();
+    let result = match matches.subcommand() {
+        Some(("segment", m)) => args::Segment::parse(m).and_then(|a| segment::run(&a)),
+        Some(("info", m)) => args::Model::parse(m).and_then(|a| info::run(&a)),
+        _ => unreachable!("clap requires a subcommand"),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("sam3: {e}");
+            ExitCode::from(exit_code(&e))
+        }
+    }
+}
+
+/// 2 for what the user wrote, 1 for what befell the job.
+fn exit_code(e: &Error) -> u8 {
+    if e.kind() == ErrorKind::InvalidArgument { 2 } else { 1 }
+}
