@@ -134,3 +134,29 @@ fn on<O: Ops>(ops: O, checkpoint: &Checkpoint) -> Result<Arc<dyn Loaded>> {
     let model = Sam3::load(&ops, checkpoint)?;
     Ok(Arc::new(OnDevice { ops, model }))
 }
+
+/// What this machine offers.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Machine {
+    /// Physical cores, the CPU back end's default number of threads.
+    pub cores: usize,
+    /// The instruction set whose kernels are chosen: the best there is, or `SAM3_ISA`.
+    pub isa: &'static str,
+    /// Instruction sets this machine has kernels for.
+    pub isas: Vec<&'static str>,
+    /// Devices a model can be opened on, as [`Device`] spells them.
+    pub devices: Vec<String>,
+}
+
+impl Machine {
+    /// Looks at the machine. Fails if `SAM3_ISA` names an instruction set that is not there.
+    pub fn look() -> Result<Self> {
+        Ok(Self {
+            cores: crate::cpu::cores(),
+            isa: Isa::choose()?.name(),
+            isas: Isa::available().iter().map(|i| i.name()).collect(),
+            devices: [Device::Cpu, Device::Reference].iter().map(Device::to_string).collect(),
+        })
+    }
+}

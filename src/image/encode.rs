@@ -92,7 +92,17 @@ pub fn save(view: &ImageView<'_>, path: impl AsRef<Path>) -> Result<()> {
 pub fn save_as(view: &ImageView<'_>, path: impl AsRef<Path>, format: FileFormat) -> Result<()> {
     let path = path.as_ref();
     let bytes = encode(view, format).map_err(|e| e.at(path.display()))?;
-    write_whole(path, &bytes)
+    write_file(path, &bytes)
+}
+
+/// Writes any file whole or not at all, as [`save_as`] does.
+///
+/// # Errors
+///
+/// [`ErrorKind::Io`] if the file cannot be written. Messages begin with the path.
+pub fn write_file(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+    let path = path.as_ref();
+    write_whole(path, bytes)
         .map_err(|e| Error::new(ErrorKind::Io, "cannot write the file").at(path.display()).with_source(e))
 }
 

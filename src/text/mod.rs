@@ -36,6 +36,7 @@ pub struct Tokenizer {
     inner: TokenizerImpl<BPE, Normalizers, Splitters, RobertaProcessing, ByteLevel>,
     start: u32,
     end: u32,
+    source: &'static str,
 }
 
 impl Tokenizer {
@@ -67,7 +68,7 @@ impl Tokenizer {
     /// [`ErrorKind::Checkpoint`] as [`Tokenizer::open`]; [`ErrorKind::Unsupported`] if an added token strips white
     /// space or matches whole words only, which no CLIP tokenizer asks for.
     pub fn from_json(json: &[u8], vocab_size: usize) -> Result<Self> {
-        Self::build(Vocabulary::from_json(json)?, vocab_size)
+        Self::build(Vocabulary::from_json(json)?, vocab_size, "tokenizer.json")
     }
 
     /// From the bytes of a `vocab.json` (token to id) and a `merges.txt` (`left right` a line, most frequent first,
@@ -76,7 +77,7 @@ impl Tokenizer {
     /// # Errors
     /// [`ErrorKind::Checkpoint`] as [`Tokenizer::open`].
     pub fn from_vocab_and_merges(vocab: &[u8], merges: &[u8], vocab_size: usize) -> Result<Self> {
-        Self::build(Vocabulary::from_vocab_and_merges(vocab, merges)?, vocab_size)
+        Self::build(Vocabulary::from_vocab_and_merges(vocab, merges)?, vocab_size, "vocab.json and merges.txt")
     }
 
     /// The standard CLIP vocabulary, which is part of this crate, cut to `vocab_size` tokens: 512 characters, the
@@ -85,11 +86,11 @@ impl Tokenizer {
     /// # Errors
     /// [`ErrorKind::Checkpoint`] unless `vocab_size` is 514 to [`STANDARD_SIZE`].
     pub fn clip(vocab_size: usize) -> Result<Self> {
-        Self::build(Vocabulary::standard(vocab_size)?, vocab_size)
+        Self::build(Vocabulary::standard(vocab_size)?, vocab_size, "the embedded CLIP vocabulary")
     }
 
     /// Builds upstream's pipeline around a vocabulary.
-    fn build(vocabulary: Vocabulary, vocab_size: usize) -> Result<Self> {
+    fn build(vocabulary: Vocabulary, vocab_size: usize, source: &'static str) -> Result<Self> {
         let (start, end) = vocabulary.check(vocab_size)?;
         let Vocabulary { tokens, merges, added } = vocabulary;
         let failed = |e| Error::checkpoint("the vocabulary and its merges do not fit together").with_source(e);
@@ -121,7 +122,7 @@ impl Tokenizer {
             .map(|token| AddedToken::from(token.content, token.special).normalized(token.normalized))
             .collect();
         inner.add_tokens(&added);
-        Ok(Self { inner, start, end })
+        Ok(Self { inner, start, end, source })
     }
 
     /// The ids of a phrase between the start and the end mark: not padded, not cut. An empty phrase is two ids.
@@ -156,8 +157,11 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// TEMP
-    pub fn source(&self) -> &'static str { "temp" }
+    /// Where the vocabulary came from, in words.
+    pub fn source(&self) -> &'static str {
+        self.source
+    }
+
     /// Id of the start mark, `<|startoftext|>`.
     pub fn start_id(&self) -> u32 {
         self.start

@@ -1,0 +1,158 @@
+//! The files a job leaves: each whole or not at all.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use sam3::image::{self, FileFormat, ImageView, Picture, PixelFormat};
+use sam3::instance::{Mask, cutout, draw, rle};
+use sam3::{Error, Result, Segmentation};
+use serde_json::{Map, Value, json};
+
+use crate::args::Segment;
+use crate::segment::{Times, io_error};
+use crate::tensors;
+
+/// Fails for outputs that cannot be written, before the work begins: an unknown ending, a folder that is not there.
+pub fn check(args: &Segment) -> Result<()> {
+    for path in [&args.overlay, &args.semantic].into_iter().flatten() {
+        FileFormat::of(path)?;
+    }
+    let json = args.json.as_ref().filter(|p| **p != Path::new("-"));
+    for path in [args.overlay.as_ref(), args.semantic.as_ref(), json, args.tensors.as_ref()].into_iter().flatten() {
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !folder.is_dir() {
+            return Err(Error::invalid(format!("{}: expected an existing folder, {}", path.display(), folder.display())));
+        }
+        if path.is_dir() {
+            return Err(Error::invalid(format!("{}: expected a file name, found a folder", path.display())));
+        }
+    }
+    for path in [&args.masks, &args.cutouts].into_iter().flatten() {
+        if path.exists() && !path.is_dir() {
+            return Err(Error::invalid(format!("{}: expected a folder, found a file", path.display())));
+        }
+    }
+    Ok(())
+}
+
+/// Writes everything that was asked for.
+pub fn write(
+    args: &Segment,
+    picture: &Picture,
+    answer: &Segmentation,
+    labels: &[String],
+    times: &Times,
+) -> Result<()> {
+    if let Some(path) = &args.overlay {
+        overlay(path, picture, answer)?;
+    }
+    if let Some(dir) = &args.masks {
+        folder(dir)?;
+        for (i, found) in answer.instances.iter().enumerate() {
+            mask(&dir.join(format!("mask_{i:03}.png")), &found.mask)?;
+        }
+    }
+    if let Some(dir) = &args.cutouts {
+        folder(dir)?;
+        for (i, found) in answer.instances.iter().enumerate() {
+            let cut = cutout::cutout(picture.pixels(), &found.mask)?;
+            let view = ImageView::new(&cut.pixels, cut.width, cut.height, cut.width * 4, PixelFormat::Rgba8)?;
+            image::save(&view, dir.join(format!("cutout_{i:03}.png")))?;
+        }
+    }
+    if let Some(path) = &args.semantic {
+        let masks: Vec<&Mask> = answer.prompts.iter().filter_map(|p| p.semantic.as_ref()).collect();
+        for (i, m) in masks.iter().enumerate() {
+            mask(&if masks.len() == 1 { path.clone() } else { numbered(path, i) }, m)?;
+        }
+    }
+    if let Some(path) = &args.tensors {
+        tensors::write(path, answer)?;
+    }
+    if let Some(path) = &args.json {
+        let text = format!("{:#}\n", document(&args.image, answer, labels, times));
+        if path == Path::new("-") {
+            print!("{text}");
+        } else {
+            image::write_file(path, text.as_bytes())?;
+        }
+    }
+    Ok(())
+}
+
+/// The picture with its instances; the best lies on top.
+fn overlay(path: &Path, picture: &Picture, answer: &Segmentation) -> Result<()> {
+    let mut rgb = picture.pixels().to_vec();
+    let items: Vec<draw::Item<'_>> = answer
+        .instances
+        .iter()
+        .enumerate()
+        .rev()
+        .map(|(i, found)| draw::Item {
+            mask: &found.mask,
+            bbox: Some(found.bbox),
+            colour: draw::colour(i),
+            score: Some(found.score),
+        })
+        .collect();
+    let style = draw::Style { labels: true, ..Default::default() };
+    draw::overlay(&mut rgb, picture.width(), picture.height(), &items, style)?;
+    let row = picture.width() * 3;
+    image::save(&ImageView::new(&rgb, picture.width(), picture.height(), row, PixelFormat::Rgb8)?, path)
+}
+
+/// White on black, 8 bits.
+fn mask(path: &Path, mask: &Mask) -> Result<()> {
+    let pixels = mask.to_u8();
+    image::save(&ImageView::new(&pixels, mask.width(), mask.height(), mask.width(), PixelFormat::Gray8)?, path)
+}
+
+fn folder(dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir).map_err(|e| io_error(dir, "cannot make the folder", e))
+}
+
+/// `name.png` to `name.0.png`.
+fn numbered(path: &Path, i: usize) -> PathBuf {
+    match path.extension() {
+        Some(ending) => path.with_extension(format!("{i}.{}", ending.to_string_lossy())),
+        None => path.to_path_buf(),
+    }
+}
+
+/// The document of `--json`.
+fn document(file: &Path, answer: &Segmentation, labels: &[String], times: &Times) -> Value {
+    let instances: Vec<Value> = answer
+        .instances
+        .iter()
+        .enumerate()
+        .map(|(id, found)| {
+            json!({
+                "id": id,
+                "prompt": labels[found.prompt],
+                "score": found.score,
+                "box": found.bbox,
+                "area": found.area(),
+                "segmentation": {"size": [answer.height, answer.width], "counts": rle::encode_coco(&found.mask)},
+            })
+        })
+        .collect();
+    let presence: Map<String, Value> =
+        labels.iter().zip(&answer.prompts).map(|(l, p)| (l.clone(), p.presence.into())).collect();
+    let times: Map<String, Value> = times.iter().map(|(name, t)| (name.to_string(), (*t).into())).collect();
+    json!({
+        "image": {"file": file.to_string_lossy(), "width": answer.width, "height": answer.height},
+        "instances": instances,
+        "presence": presence,
+        "timings_ms": times,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_stand_before_the_ending() {
+        assert_eq!(numbered(Path::new("a/b.png"), 1), Path::new("a/b.1.png"));
+    }
+}

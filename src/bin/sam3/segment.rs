@@ -1,0 +1,125 @@
+//! `sam3 segment`: one picture, any prompts, the outputs asked for.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use sam3::image::Picture;
+use sam3::{Concept, Error, ErrorKind, ExemplarBox, MaskPrompt, Model, Object, Point, Prompt, Result, Segmentation};
+
+use crate::args::{ConceptArgs, ObjectArgs, Segment};
+use crate::{outputs, progress, tensors};
+
+/// Times of a whole job, milliseconds, in the order they were spent.
+pub type Times = Vec<(&'static str, f64)>;
+
+/// Runs the job. Outputs are checked for what can be known beforehand, so that minutes of work are not lost to a typo.
+pub fn run(args: &Segment) -> Result<()> {
+    let begin = Instant::now();
+    let Some(path) = &args.model.path else {
+        return Err(Error::invalid("no model: name a checkpoint with --model PATH or the variable SAM3_MODEL"));
+    };
+    outputs::check(args)?;
+    let mut times = Times::new();
+    let mut timed = |name, since: Instant| times.push((name, millis(since.elapsed())));
+
+    let start = Instant::now();
+    let picture = Picture::open(&args.image)?;
+    timed("decode", start);
+    let start = Instant::now();
+    let model = Model::open(path, &args.model.options)?;
+    timed("load", start);
+
+    let prompts = prompts(args, model.mask_side())?;
+    let mut session = model.session();
+    let bar = progress::show(&mut session);
+    let answer = session.run(&picture.view(), &prompts, &args.options);
+    bar.finish_and_clear();
+    let answer = answer?;
+    times.extend(session.take_timings().iter().map(|(name, t)| (name, millis(t))));
+    times.push(("total", millis(begin.elapsed())));
+
+    let labels = labels(&prompts);
+    outputs::write(args, &picture, &answer, &labels, &times)?;
+    if args.json.as_deref() != Some(Path::new("-")) {
+        table(&answer, &labels);
+    }
+    Ok(())
+}
+
+fn millis(t: Duration) -> f64 {
+    (t.as_secs_f64() * 1e5).round() / 100.0
+}
+
+/// Concepts first, then objects.
+fn prompts(args: &Segment, mask_side: usize) -> Result<Vec<Prompt>> {
+    let mut prompts: Vec<Prompt> = args.concepts.iter().map(concept).collect();
+    for o in &args.objects {
+        prompts.push(object(o, mask_side)?);
+    }
+    Ok(prompts)
+}
+
+fn concept(c: &ConceptArgs) -> Prompt {
+    let exemplars = c.exemplars.iter().map(|&(xyxy, positive)| ExemplarBox { xyxy, positive }).collect();
+    Prompt::Concept(Concept { text: c.text.clone(), exemplars })
+}
+
+fn object(o: &ObjectArgs, mask_side: usize) -> Result<Prompt> {
+    let points = o.points.iter().map(|&([x, y], positive)| Point { x, y, positive }).collect();
+    let mask = o.mask.as_deref().map(|path| mask(path, mask_side)).transpose()?;
+    Ok(Prompt::Object(Object { points, bbox: o.bbox, mask }))
+}
+
+/// A mask prompt: logits of an earlier `--tensors`, or a picture that is bright where the object is.
+fn mask(path: &Path, side: usize) -> Result<MaskPrompt> {
+    if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("safetensors")) {
+        return tensors::read_mask(path, side).map(MaskPrompt::Logits);
+    }
+    let picture = Picture::open(path)?;
+    let pixels: Vec<u8> = picture.pixels().chunks_exact(3).map(|p| p[0].max(p[1]).max(p[2])).collect();
+    Ok(MaskPrompt::Picture { pixels: pixels.into(), width: picture.width(), height: picture.height() })
+}
+
+/// A name for each prompt, unique within the call: the phrase, or `exemplar`, or `object`, numbered where it recurs.
+fn labels(prompts: &[Prompt]) -> Vec<String> {
+    let mut labels: Vec<String> = Vec::new();
+    for prompt in prompts {
+        let base = prompt.label();
+        let fresh = |name: &String| !labels.contains(name);
+        let mut names = std::iter::once(base.to_owned()).chain((2..).map(|n| format!("{base} {n}")));
+        labels.push(names.find(fresh).expect("numbers do not end"));
+    }
+    labels
+}
+
+/// The answer for people.
+fn table(answer: &Segmentation, labels: &[String]) {
+    if answer.instances.is_empty() {
+        println!("nothing found");
+    }
+    for (i, found) in answer.instances.iter().enumerate() {
+        let [x0, y0, x1, y1] = found.bbox.map(|v| v.round());
+        let label = &labels[found.prompt];
+        println!("{i:>3}  {:.3}  {label:<20}  box {x0},{y0},{x1},{y1}  area {}", found.score, found.area());
+    }
+    for (label, prompt) in labels.iter().zip(&answer.prompts) {
+        println!("     {:.3}  {label:<20}  presence", prompt.presence);
+    }
+}
+
+/// An error of a file that is not the library's.
+pub fn io_error(path: &Path, what: &str, e: std::io::Error) -> Error {
+    Error::new(ErrorKind::Io, what).at(path.display()).with_source(e)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_unique() {
+        let prompts =
+            [Prompt::text("cat"), Prompt::text("cat"), Prompt::point(0.0, 0.0), Prompt::text("cat 2")];
+        assert_eq!(labels(&prompts), ["cat", "cat 2", "object", "cat 2 2"]);
+    }
+}
