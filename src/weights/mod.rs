@@ -11,6 +11,7 @@
 mod config;
 mod config_parse;
 mod header;
+mod json;
 mod layout;
 pub mod manifest;
 mod mmap;

@@ -90,6 +90,10 @@ impl Checkpoint {
             })?;
             (path.to_path_buf(), weights)
         } else {
+            if !path.to_string_lossy().ends_with(".safetensors") && !is_index(path) {
+                let message = "expected a directory, a .safetensors file or its .index.json, found something else";
+                return Err(Error::new(ErrorKind::Unsupported, message).at(path.display()));
+            }
             // The parent of a bare file name is the empty path, which joins to the name again.
             (path.parent().unwrap_or(Path::new("")).to_path_buf(), path.to_path_buf())
         };
@@ -98,7 +102,7 @@ impl Checkpoint {
         let config = Config::from_json(&text).map_err(|e| e.at(config_path.display()))?;
 
         let (mut files, mut stored) = (Vec::new(), HashMap::new());
-        if weights.to_string_lossy().ends_with(".index.json") {
+        if is_index(&weights) {
             open_shards(&directory, &weights, &mut files, &mut stored)?;
         } else {
             let blob = Blob::map(&weights)?;
@@ -182,7 +186,7 @@ impl Checkpoint {
         let list: Vec<_> = problems.iter().take(NAMED_PROBLEMS).map(ToString::to_string).collect();
         let more = if problems.len() > NAMED_PROBLEMS { "; …" } else { "" };
         Err(Error::checkpoint(format!(
-            "{} of {required} tensors do not fit, read as \"{}\": {}{more}",
+            "{} tensors of {required} needed do not fit, read as \"{}\": {}{more}",
             problems.len(),
             self.layout.name,
             list.join("; ")
@@ -285,6 +289,10 @@ fn open_shards(
         files.push(blob);
     }
     Ok(())
+}
+
+fn is_index(path: &Path) -> bool {
+    path.to_string_lossy().ends_with(".safetensors.index.json")
 }
 
 /// Whether `name` can only mean a file right beside the index, on any system.
