@@ -16,7 +16,7 @@ use super::config::*;
 use super::json::{Node, show};
 use crate::error::{Error, Result};
 
-/// Longest `config.json` that is looked at. Published ones have 26 kB.
+/// Longest `config.json` that is looked at. A full-size one has 12 kB.
 pub(super) const MAX_CONFIG_BYTES: usize = 1 << 20;
 
 /// Any width of a layer. Two of them, squared kernels and element sizes multiplied stay far below 2^63.

@@ -1,10 +1,11 @@
 //! The table of every tensor that SAM 3 reads to answer prompts about a picture.
 //!
 //! One row describes one module of upstream (`Linear`, `LayerNorm`, …) under the name it has in the published
-//! checkpoint, with axes as [`Dim`]s that [`Config`] resolves. Model code asks for tensors by these names only; how a
-//! particular file spells them is the business of [`layout`](super::layout).
+//! checkpoint, with symbolic axes that [`Config`] resolves. Model code asks for tensors by these names only; how a
+//! particular file spells them is the business of `layout.rs`.
 //!
-//! In a name, `{a|b}` stands for each of the alternatives and `{counter}` for each number of a [range](`range`).
+//! In a name, `{a|b}` stands for each of the alternatives and `{counter}` for each number of its range, which a function
+//! below the table derives from the configuration.
 //!
 //! Left out, because picture inference never reads them: the tracker's memory (`memory_attention.*`,
 //! `memory_encoder.*`, `memory_temporal_positional_encoding`, `object_pointer_proj.*`, `mask_downsample.*`,

@@ -20,7 +20,6 @@ mod store;
 mod tensor;
 
 pub use config::*;
-pub use layout::Layout;
 pub use mmap::Blob;
 pub use store::{Checkpoint, Summary, TokenizerFiles};
 pub use tensor::{Dtype, HostTensor};

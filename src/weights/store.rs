@@ -1,7 +1,7 @@
 //! Opening a checkpoint: finding its files, indexing their tensors, and handing those out by published name.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use safetensors::tensor::Dtype as FileDtype;
 
@@ -295,11 +295,9 @@ fn is_index(path: &Path) -> bool {
     path.to_string_lossy().ends_with(".safetensors.index.json")
 }
 
-/// Whether `name` can only mean a file right beside the index, on any system.
+/// Whether `name` can only mean a file right beside the index, on any system. The suffix rules out `..`.
 fn is_plain_name(name: &str) -> bool {
-    let mut components = Path::new(name).components();
-    let one = matches!((components.next(), components.next()), (Some(Component::Normal(_)), None));
-    one && name.ends_with(".safetensors") && !name.contains(['/', '\\', ':', '\0'])
+    name.ends_with(".safetensors") && !name.contains(['/', '\\', ':', '\0'])
 }
 
 /// A text file of at most `most` bytes.
