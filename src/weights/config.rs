@@ -1,8 +1,9 @@
 //! `config.json` as plain numbers: every dimension of a checkpoint, checked once.
 //!
 //! Three kinds of checkpoint are understood, told apart by `model_type`: `sam3_video` (the published one: detector and
-//! tracker), `sam3` (a bare `Sam3Model`) and `sam3_tracker` (a bare `Sam3TrackerModel`). Defaults for missing fields
-//! are upstream's (`configuration_sam3.py`, `configuration_sam3_tracker.py`), since `save_pretrained` may omit them.
+//! tracker), `sam3` (a bare `Sam3Model`) and `sam3_tracker` or `sam3_tracker_video` (a bare tracker). Defaults for
+//! missing fields are upstream's (`configuration_sam3.py`, `configuration_sam3_tracker.py`), since `save_pretrained`
+//! may omit them.
 
 /// The activation of an MLP, named as upstream names it in `hidden_act`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +42,7 @@ pub struct VisionConfig {
     pub heads: usize,
     /// Side of an attention window, tokens.
     pub window_size: usize,
-    /// Layers that attend over the whole grid instead of windows.
+    /// Layers that attend over the whole grid instead of windows; rising, below `layers`.
     pub global_layers: Vec<usize>,
     /// Side of the grid the position embeddings were made for, tokens; they are tiled to the real grid.
     pub pretrain_grid: usize,
@@ -53,7 +54,8 @@ pub struct VisionConfig {
     pub hidden_act: HiddenAct,
     /// Width of the feature pyramid and of everything behind it.
     pub fpn_hidden_size: usize,
-    /// Scale of each pyramid level against the token grid: 4, 2, 1, 0.5, fine to coarse.
+    /// Scale of each pyramid level against the token grid, fine to coarse: all or some of 4, 2, 1, 0.5. A detector has
+    /// at least two of them and never reads the last; a tracker has 4, 2, 1 and perhaps 0.5, which it does not read.
     pub scale_factors: Vec<f32>,
 }
 
@@ -79,7 +81,8 @@ pub struct DetectorConfig {
     pub queries: usize,
     /// Heads of the mask decoder's prompt cross-attention.
     pub mask_heads: usize,
-    /// Stages of the pixel decoder; the weights hold that many, pyramid levels minus one are used.
+    /// Stages of the pixel decoder in the weights. One is used between each two of the levels that the detector reads,
+    /// `scale_factors.len() - 2` in all, since it drops the last level; the others are never run.
     pub upsampling_stages: usize,
 }
 

@@ -17,10 +17,10 @@ use super::quote::shorten;
 use super::tensor::elements;
 use crate::error::{Error, Result};
 
-/// Longest header that is parsed. The published checkpoint has 1,468 tensors and a header of 0.2 MB.
-const MAX_HEADER_BYTES: usize = 16 << 20;
+/// Longest header that is parsed. A full-size `Sam3VideoModel` has 1,797 tensors and 0.27 MB.
+const MAX_HEADER_BYTES: usize = 4 << 20;
 /// Longest index of a sharded checkpoint that is parsed; it says less about each tensor than a header.
-pub(super) const MAX_INDEX_BYTES: usize = 16 << 20;
+pub(super) const MAX_INDEX_BYTES: usize = 4 << 20;
 /// Bytes of the header's length at the start of a file.
 const LENGTH_BYTES: usize = 8;
 
@@ -39,6 +39,9 @@ pub(super) struct Stored {
 ///
 /// `Checkpoint` for anything but a header that describes exactly the bytes behind it.
 pub(super) fn parse(file: &[u8]) -> Result<Vec<(String, Stored)>> {
+    if file.starts_with(b"version https://git-lfs") {
+        return Err(Error::checkpoint("expected a safetensors file, found a Git LFS pointer to one not downloaded"));
+    }
     let Some((length, rest)) = file.split_first_chunk::<LENGTH_BYTES>() else {
         return Err(Error::checkpoint(format!("expected a safetensors file, found {} bytes", file.len())));
     };

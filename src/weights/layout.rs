@@ -7,7 +7,7 @@
 
 /// A way to name tensors.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Layout {
+pub(super) struct Layout {
     /// For people.
     pub name: &'static str,
     /// Published prefix and what stands in its place; the first that fits counts. Names that fit none are not in such

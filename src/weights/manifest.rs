@@ -1,10 +1,11 @@
 //! The table of every tensor that SAM 3 reads to answer prompts about a picture.
 //!
 //! One row describes one module of upstream (`Linear`, `LayerNorm`, …) under the name it has in the published
-//! checkpoint, with axes as [`Dim`]s that [`Config`] resolves. Model code asks for tensors by these names only; how a
-//! particular file spells them is the business of [`layout`](super::layout).
+//! checkpoint, with symbolic axes that [`Config`] resolves. Model code asks for tensors by these names only; how a
+//! particular file spells them is the business of `layout.rs`.
 //!
-//! In a name, `{a|b}` stands for each of the alternatives and `{counter}` for each number of a [range](`range`).
+//! In a name, `{a|b}` stands for each of the alternatives and `{counter}` for each number of its range, which a function
+//! below the table derives from the configuration.
 //!
 //! Left out, because picture inference never reads them: the tracker's memory (`memory_attention.*`,
 //! `memory_encoder.*`, `memory_temporal_positional_encoding`, `object_pointer_proj.*`, `mask_downsample.*`,
@@ -403,5 +404,90 @@ fn expand(template: &str, mut done: String, config: &Config, out: &mut Vec<Strin
         for i in range(inside, config) {
             expand(after, format!("{done}{i}"), config, out);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn published() -> Config {
+        Config::from_json(r#"{"model_type": "sam3_video", "tracker_config": {}, "detector_config": {}}"#).unwrap()
+    }
+
+    /// The numbers are those of `Sam3VideoModel(Sam3VideoConfig())` in transformers 5.23, whose state dictionary,
+    /// without the video memory, was written as sorted lines `name [shape]`, counted and hashed with 64-bit FNV-1a.
+    #[test]
+    fn names_and_shapes_are_upstreams() {
+        let mut table = expected(&published());
+        table.sort();
+        let count = |prefix: &str| {
+            let group = table.iter().filter(|(n, _)| n.starts_with(prefix));
+            group.fold((0, 0), |(n, p), (_, s)| (n + 1, p + s.iter().product::<usize>()))
+        };
+        for (prefix, tensors, parameters) in [
+            ("detector_model.detr_decoder.", 247, 11_575_093),
+            ("detector_model.detr_encoder.", 156, 9_472_512),
+            ("detector_model.dot_product_scoring.", 10, 1_182_976),
+            ("detector_model.geometry_encoder.", 94, 8_083_456),
+            ("detector_model.mask_decoder.", 32, 2_298_881),
+            ("detector_model.text_encoder.", 389, 353_462_272),
+            ("detector_model.text_projection.", 2, 262_400),
+            ("detector_model.vision_encoder.backbone.", 516, 446_236_672),
+            ("detector_model.vision_encoder.neck.", 22, 7_802_112),
+            ("tracker_model.", 147, 4_222_097),
+            ("tracker_neck.", 22, 7_802_112),
+            ("", 1637, 852_400_583),
+        ] {
+            assert_eq!(count(prefix), (tensors, parameters), "{prefix}");
+        }
+        let hash = table
+            .iter()
+            .flat_map(|(n, s)| format!("{n} {s:?}\n").into_bytes())
+            .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+        assert_eq!(hash, 0x245f_1402_8dda_13b9);
+    }
+
+    #[test]
+    fn parts_follow_the_configuration() {
+        let both = published();
+        let detector = Config { tracker: None, ..both.clone() };
+        let tracker = Config { detector: None, ..both.clone() };
+        let names = |c: &Config| entries(c).into_iter().map(|e| e.name).collect::<std::collections::BTreeSet<_>>();
+        let (d, t, b) = (names(&detector), names(&tracker), names(&both));
+        assert_eq!(b.len(), entries(&both).len(), "a name is listed twice");
+        assert_eq!(d.union(&t).cloned().collect::<std::collections::BTreeSet<_>>(), b);
+        // They share the backbone and nothing else.
+        assert!(d.intersection(&t).all(|n| n.starts_with("detector_model.vision_encoder.backbone.")));
+    }
+
+    #[test]
+    fn only_unread_levels_are_optional() {
+        let optional = |c: &Config| {
+            let spare = entries(c).into_iter().filter(|e| e.need == Need::Optional);
+            spare.map(|e| e.name).filter(|n| n.ends_with(".weight")).collect::<Vec<_>>()
+        };
+        let mut c = published();
+        assert_eq!(
+            optional(&c),
+            [
+                "detector_model.vision_encoder.neck.fpn_layers.3.proj1.weight",
+                "detector_model.vision_encoder.neck.fpn_layers.3.proj2.weight",
+                "detector_model.text_encoder.text_projection.weight",
+                "detector_model.mask_decoder.pixel_decoder.conv_layers.2.weight",
+                "detector_model.mask_decoder.pixel_decoder.norms.2.weight",
+                "tracker_neck.fpn_layers.3.proj1.weight",
+                "tracker_neck.fpn_layers.3.proj2.weight",
+            ]
+        );
+        // Without level 0.5 the detector drops level 1, which the tracker still reads.
+        c.vision.scale_factors = vec![4.0, 2.0, 1.0];
+        let left = optional(&c);
+        assert!(left.contains(&"detector_model.vision_encoder.neck.fpn_layers.2.proj1.weight".to_owned()), "{left:?}");
+        assert!(left.contains(&"detector_model.mask_decoder.pixel_decoder.norms.1.weight".to_owned()), "{left:?}");
+        assert!(!left.iter().any(|n| n.starts_with("tracker_neck.")), "{left:?}");
+        c.vision.scale_factors = vec![4.0, 2.0];
+        let last = entries(&c).into_iter().filter(|e| e.name.contains("vision_encoder.neck.fpn_layers.1."));
+        assert_eq!(last.map(|e| e.need).collect::<Vec<_>>(), [Need::Optional; 6]);
     }
 }

@@ -59,6 +59,11 @@ impl Blob {
         let map = unsafe { Mmap::map(&file) }.map_err(|e| io("cannot be mapped", e))?;
         Ok(Blob(Arc::new(Source::Mapped(map))))
     }
+
+    /// The bytes of numbers that the program made.
+    pub(super) fn from_f32(floats: Vec<f32>) -> Blob {
+        Blob(Arc::new(Source::Floats(floats)))
+    }
 }
 
 fn regular(path: &Path, metadata: &std::fs::Metadata) -> Result<()> {
@@ -86,12 +91,6 @@ impl Deref for Blob {
 impl From<Vec<u8>> for Blob {
     fn from(bytes: Vec<u8>) -> Blob {
         Blob(Arc::new(Source::Bytes(bytes)))
-    }
-}
-
-impl From<Vec<f32>> for Blob {
-    fn from(floats: Vec<f32>) -> Blob {
-        Blob(Arc::new(Source::Floats(floats)))
     }
 }
 
@@ -132,7 +131,7 @@ mod tests {
             assert_eq!(&blob[..], [1, 2, 3], "{blob:?}");
             assert_eq!(&blob.clone()[1..], [2, 3]);
         }
-        assert_eq!(&Blob::from(vec![1.0f32])[..], 1.0f32.to_le_bytes());
+        assert_eq!(&Blob::from_f32(vec![1.0])[..], 1.0f32.to_le_bytes());
     }
 
     #[test]

@@ -11,6 +11,7 @@
 mod config;
 mod config_parse;
 mod header;
+mod json;
 mod layout;
 pub mod manifest;
 mod mmap;
@@ -19,7 +20,6 @@ mod store;
 mod tensor;
 
 pub use config::*;
-pub use layout::Layout;
 pub use mmap::Blob;
 pub use store::{Checkpoint, Summary, TokenizerFiles};
 pub use tensor::{Dtype, HostTensor};

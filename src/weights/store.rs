@@ -1,7 +1,7 @@
 //! Opening a checkpoint: finding its files, indexing their tensors, and handing those out by published name.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use safetensors::tensor::Dtype as FileDtype;
 
@@ -90,6 +90,10 @@ impl Checkpoint {
             })?;
             (path.to_path_buf(), weights)
         } else {
+            if !path.to_string_lossy().ends_with(".safetensors") && !is_index(path) {
+                let message = "expected a directory, a .safetensors file or its .index.json, found something else";
+                return Err(Error::new(ErrorKind::Unsupported, message).at(path.display()));
+            }
             // The parent of a bare file name is the empty path, which joins to the name again.
             (path.parent().unwrap_or(Path::new("")).to_path_buf(), path.to_path_buf())
         };
@@ -98,7 +102,7 @@ impl Checkpoint {
         let config = Config::from_json(&text).map_err(|e| e.at(config_path.display()))?;
 
         let (mut files, mut stored) = (Vec::new(), HashMap::new());
-        if weights.to_string_lossy().ends_with(".index.json") {
+        if is_index(&weights) {
             open_shards(&directory, &weights, &mut files, &mut stored)?;
         } else {
             let blob = Blob::map(&weights)?;
@@ -187,7 +191,7 @@ impl Checkpoint {
         let list: Vec<_> = problems.iter().take(NAMED_PROBLEMS).map(ToString::to_string).collect();
         let more = if problems.len() > NAMED_PROBLEMS { "; …" } else { "" };
         Err(Error::checkpoint(format!(
-            "{} of {required} tensors do not fit, read as \"{}\": {}{more}",
+            "{} tensors of {required} needed do not fit, read as \"{}\": {}{more}",
             problems.len(),
             self.layout.name,
             list.join("; ")
@@ -292,11 +296,13 @@ fn open_shards(
     Ok(())
 }
 
-/// Whether `name` can only mean a file right beside the index, on any system.
+fn is_index(path: &Path) -> bool {
+    path.to_string_lossy().ends_with(".safetensors.index.json")
+}
+
+/// Whether `name` can only mean a file right beside the index, on any system. The suffix rules out `..`.
 fn is_plain_name(name: &str) -> bool {
-    let mut components = Path::new(name).components();
-    let one = matches!((components.next(), components.next()), (Some(Component::Normal(_)), None));
-    one && name.ends_with(".safetensors") && !name.contains(['/', '\\', ':', '\0'])
+    name.ends_with(".safetensors") && !name.contains(['/', '\\', ':', '\0'])
 }
 
 /// A text file of at most `most` bytes.

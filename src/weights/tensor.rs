@@ -76,7 +76,7 @@ impl HostTensor {
     /// `Internal` if `shape` does not multiply to the number of `values`.
     pub fn from_f32(name: &str, shape: &[usize], values: Vec<f32>) -> Result<Self> {
         let range = 0..values.len() * Dtype::F32.size();
-        Self::new(name, shape, Dtype::F32, values.into(), range)
+        Self::new(name, shape, Dtype::F32, Blob::from_f32(values), range)
     }
 
     /// The same elements under another shape.
