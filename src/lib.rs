@@ -1,6 +1,8 @@
 //! `sam3`: native inference for Meta's Segment Anything Model 3.
 #![deny(unsafe_code)]
 
+#[doc(hidden)]
+pub mod cpu;
 mod engine;
 mod error;
 pub mod image;
@@ -16,7 +18,7 @@ mod segmentation;
 pub mod text;
 pub mod weights;
 
-pub use engine::{CancelHandle, ImageEmbedding, Model, ModelInfo, Session};
+pub use engine::{CancelHandle, ImageEmbedding, Machine, Model, ModelInfo, Session};
 pub use error::{Error, ErrorKind, Result};
 pub use model::{Progress, Stage};
 pub use options::{Device, ModelOptions, SegmentOptions};

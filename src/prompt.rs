@@ -151,9 +151,7 @@ fn check_point(p: &Point, width: usize, height: usize) -> Result<()> {
 /// Checks a box against a picture of `width × height` pixels.
 fn check_box(what: &str, b: [f32; 4], width: usize, height: usize) -> Result<()> {
     let [x0, y0, x1, y1] = b;
-    let fail = |expected: &str| {
-        Err(Error::invalid(format!("{what} {x0},{y0},{x1},{y1}: expected {expected}")))
-    };
+    let fail = |expected: &str| Err(Error::invalid(format!("{what} {x0},{y0},{x1},{y1}: expected {expected}")));
     if b.iter().any(|v| !v.is_finite()) {
         return fail("four finite numbers");
     }
@@ -202,7 +200,8 @@ impl MaskPrompt {
             MaskPrompt::Logits(m) if m.side == mask_side => Ok(()),
             MaskPrompt::Logits(m) => {
                 let side = m.side;
-                let message = format!("mask logits: expected this model's {mask_side}×{mask_side}, found {side}×{side}");
+                let message =
+                    format!("mask logits: expected this model's {mask_side}×{mask_side}, found {side}×{side}");
                 Err(Error::invalid(message))
             }
         }

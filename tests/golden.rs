@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use safetensors::{Dtype, SafeTensors};
 use sam3::image::Picture;
 use sam3::instance::Mask;
 use sam3::{
     Concept, Device, ExemplarBox, LowResMask, MaskPrompt, Model, ModelOptions, Object, Point, Prompt, SegmentOptions,
     Segmentation, Session,
 };
-use safetensors::{Dtype, SafeTensors};
 
 const STAGE: f64 = 1e-4;
 const FINAL: f64 = 1e-3;
@@ -172,7 +172,8 @@ impl Bench {
         if self.golden.find(&format!("{case}/boxes_px")).is_some() {
             let labels = self.golden.get(&format!("{case}/labels")).to_vec();
             let boxes = self.golden.rows::<4>(&format!("{case}/boxes_px"));
-            exemplars = boxes.into_iter().zip(labels).map(|(xyxy, l)| ExemplarBox { xyxy, positive: l == 1.0 }).collect();
+            exemplars =
+                boxes.into_iter().zip(labels).map(|(xyxy, l)| ExemplarBox { xyxy, positive: l == 1.0 }).collect();
         }
         let prompt = Prompt::Concept(Concept { text: text.map(str::to_string), exemplars });
         let mut options = SegmentOptions::default();
@@ -308,14 +309,57 @@ fn run(fixture: &str, device: Device, short: &str, long: &str) {
         bench.object(case);
     }
     let stages = [
-        "pixels", "vit.embed", "vit.pre", "vit.layer.0", "vit.layer.1", "vit.layer.2", "neck.0", "neck.1", "neck.2",
-        "neck_pos.2", "tracker_neck.1", "tracker_neck.2", "tracker.s0", "tracker.s1", "tracker.top", "tracker.pe",
-        "text.layer.0", "text.layer.1", "text.norm", "text", "geometry.embed", "geometry.layer.0", "geometry",
-        "prompt", "fusion.0", "decoder.0", "decoder.1", "reference_boxes.0", "reference_boxes.1", "reference_boxes.2",
-        "pred_logits", "pred_boxes", "presence_logits", "pred_masks", "semantic_seg", "post/scores", "post/boxes",
-        "sparse", "dense", "twoway.0.queries", "twoway.0.keys", "twoway.1.queries", "twoway.1.keys", "twoway.out",
-        "upscaled", "single/pred_masks", "single/iou_scores", "single/object_score_logits", "multi/pred_masks",
-        "multi/iou_scores", "multi/object_score_logits",
+        "pixels",
+        "vit.embed",
+        "vit.pre",
+        "vit.layer.0",
+        "vit.layer.1",
+        "vit.layer.2",
+        "neck.0",
+        "neck.1",
+        "neck.2",
+        "neck_pos.2",
+        "tracker_neck.1",
+        "tracker_neck.2",
+        "tracker.s0",
+        "tracker.s1",
+        "tracker.top",
+        "tracker.pe",
+        "text.layer.0",
+        "text.layer.1",
+        "text.norm",
+        "text",
+        "geometry.embed",
+        "geometry.layer.0",
+        "geometry",
+        "prompt",
+        "fusion.0",
+        "decoder.0",
+        "decoder.1",
+        "reference_boxes.0",
+        "reference_boxes.1",
+        "reference_boxes.2",
+        "pred_logits",
+        "pred_boxes",
+        "presence_logits",
+        "pred_masks",
+        "semantic_seg",
+        "post/scores",
+        "post/boxes",
+        "sparse",
+        "dense",
+        "twoway.0.queries",
+        "twoway.0.keys",
+        "twoway.1.queries",
+        "twoway.1.keys",
+        "twoway.out",
+        "upscaled",
+        "single/pred_masks",
+        "single/iou_scores",
+        "single/object_score_logits",
+        "multi/pred_masks",
+        "multi/iou_scores",
+        "multi/object_score_logits",
     ];
     bench.require(&stages);
     bench.finish();
@@ -332,4 +376,14 @@ fn reference_published_layout() {
 #[test]
 fn reference_saved_layout_bf16_padded_windows() {
     run("tiny-b", Device::Reference, B.0, B.1);
+}
+
+#[test]
+fn cpu_published_layout() {
+    run("tiny-a", Device::Cpu, A.0, A.1);
+}
+
+#[test]
+fn cpu_saved_layout_bf16_padded_windows() {
+    run("tiny-b", Device::Cpu, B.0, B.1);
 }

@@ -6,6 +6,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use crate::cpu::{CpuOps, Isa};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{
     Control, Exemplar, Grounding, ImageFeatures, ObjectAnswer, ObjectPrompt, Sam3, Scratch, TextFeatures,
@@ -122,7 +123,13 @@ pub fn load(checkpoint: &Checkpoint, options: &ModelOptions) -> Result<(Arc<dyn 
         return Err(Error::invalid("threads: expected at least 1, found 0"));
     }
     match options.device {
-        Device::Auto | Device::Cpu | Device::Reference => Ok((on(ReferenceOps, checkpoint)?, "reference, f64, 1 thread".into())),
+        Device::Auto | Device::Cpu => {
+            let isa = Isa::from_env()?;
+            let ops = CpuOps::new(options.threads, isa)?;
+            let words = format!("CPU, {} threads, {} kernels", ops.threads(), isa.name());
+            Ok((on(ops, checkpoint)?, words))
+        }
+        Device::Reference => Ok((on(ReferenceOps, checkpoint)?, "reference, f64, 1 thread".into())),
         Device::Cuda(index) => {
             let message = format!("device cuda:{index}: this build has no CUDA back end; use --device cpu");
             Err(Error::new(ErrorKind::Unsupported, message))
@@ -153,8 +160,8 @@ impl Machine {
     /// Looks at the machine. Fails if `SAM3_ISA` names an instruction set that is not there.
     pub fn look() -> Result<Self> {
         Ok(Self {
-            cores: crate::cpu::cores(),
-            isa: Isa::choose()?.name(),
+            cores: crate::cpu::physical_cores(),
+            isa: Isa::from_env()?.name(),
             isas: Isa::available().iter().map(|i| i.name()).collect(),
             devices: [Device::Cpu, Device::Reference].iter().map(Device::to_string).collect(),
         })

@@ -130,7 +130,9 @@ impl Session {
             return Err(Error::invalid("this picture was encoded by another model"));
         }
         if prompts.is_empty() {
-            return Err(Error::invalid("expected at least one prompt (text, exemplar, point, box or mask), found none"));
+            return Err(Error::invalid(
+                "expected at least one prompt (text, exemplar, point, box or mask), found none",
+            ));
         }
         prompts.iter().try_for_each(|p| p.check(image.width, image.height, self.model.mask_side()))?;
         let mut found: Found = Vec::new();
@@ -166,11 +168,7 @@ impl Session {
     }
 
     /// Runs and times one stage under this session's hooks.
-    fn stage<T>(
-        &mut self,
-        stage: Stage,
-        f: impl FnOnce(&mut dyn Running, &Control<'_>) -> Result<T>,
-    ) -> Result<T> {
+    fn stage<T>(&mut self, stage: Stage, f: impl FnOnce(&mut dyn Running, &Control<'_>) -> Result<T>) -> Result<T> {
         let control = Control {
             cancel: Some(&self.cancel),
             progress: self.progress.as_ref().map(|f| &**f as _),
@@ -231,8 +229,7 @@ impl Session {
         let mut found = Vec::with_capacity(kept.len());
         for (i, &query) in kept.iter().enumerate() {
             let logits = &masks[if options.raw { query } else { i }];
-            let mask =
-                postprocess::concept_mask(logits, side, image.width, image.height, options.mask_threshold)?;
+            let mask = postprocess::concept_mask(logits, side, image.width, image.height, options.mask_threshold)?;
             let [x0, y0, x1, y1] = grounding.boxes[query];
             let bbox = [x0 * w, y0 * h, x1 * w, y1 * h];
             let low_res = LowResMask::new(logits.as_slice(), side)?;

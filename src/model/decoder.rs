@@ -153,9 +153,7 @@ impl<O: Ops> Decoder<O> {
     /// `Sam3DetrDecoderLayer.forward` on `s.x[queries + 1, d]`.
     fn layer(&self, ops: &O, layer: &Layer<O>, grid: usize, p: usize, s: &mut Scratch<O>) -> Result<()> {
         let (d, n, t) = (self.d, self.queries + 1, grid * grid);
-        let pos = |s: &mut Scratch<O>| {
-            ops.add(View::new(&s.x, d), View::new(&s.query_pos, d), n, n, d, &mut s.hp)
-        };
+        let pos = |s: &mut Scratch<O>| ops.add(View::new(&s.x, d), View::new(&s.query_pos, d), n, n, d, &mut s.hp);
         let norm = |norm: &Norm<O>, s: &mut Scratch<O>| {
             ops.layer_norm(View::new(&s.next, d), norm, n, Activation::None, &mut s.x)
         };

@@ -109,14 +109,7 @@ impl<O: Ops> GeometryEncoder<O> {
     }
 
     /// `_encode_boxes`, the class token and the norm before the layers: `s.x[boxes + 1, d]`.
-    fn embed(
-        &self,
-        ops: &O,
-        exemplars: &[Exemplar],
-        vision: &O::Act,
-        grid: usize,
-        s: &mut Scratch<O>,
-    ) -> Result<()> {
+    fn embed(&self, ops: &O, exemplars: &[Exemplar], vision: &O::Act, grid: usize, s: &mut Scratch<O>) -> Result<()> {
         let (d, n, r) = (self.d, exemplars.len(), self.roi_size);
         // Four terms are summed: the coordinates, the pooled picture, the position, the label.
         let boxes: Vec<f32> = exemplars.iter().flat_map(|e| e.cxcywh).collect();

@@ -266,7 +266,8 @@ impl<O: Ops> Interactive<O> {
             return (masks, ious);
         }
         let mut chosen = 0;
-        if self.config.dynamic_multimask && stability(&masks[0], self.config.stability_delta) < self.config.stability_thresh
+        if self.config.dynamic_multimask
+            && stability(&masks[0], self.config.stability_delta) < self.config.stability_thresh
         {
             // The first of equals, as torch.argmax.
             chosen = (1..ious.len()).fold(1, |best, i| if ious[i] > ious[best] { i } else { best });
@@ -293,4 +294,3 @@ mod tests {
         assert_eq!(stability(&[1.0, 0.0, 0.01, -1.0], 0.05), 1.0 / 3.0);
     }
 }
-

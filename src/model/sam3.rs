@@ -233,7 +233,8 @@ impl<O: Ops> Sam3<O> {
         s: &mut Scratch<O>,
         control: &Control<'_>,
     ) -> Result<ObjectAnswer> {
-        let (_, interactive) = self.tracker.as_ref().ok_or_else(|| missing_part("tracker", "points, boxes and masks"))?;
+        let (_, interactive) =
+            self.tracker.as_ref().ok_or_else(|| missing_part("tracker", "points, boxes and masks"))?;
         let features = image.tracker.as_ref().ok_or_else(foreign_image)?;
         interactive.segment(ops, features, prompt, multimask, s, control)
     }

@@ -55,14 +55,7 @@ impl<O: Ops> TextEncoder<O> {
     }
 
     /// Token ids, start and end mark included and at most `context`, to `y[ids, d]`.
-    pub fn run(
-        &self,
-        ops: &O,
-        ids: &[u32],
-        s: &mut Scratch<O>,
-        control: &Control<'_>,
-        y: &mut O::Act,
-    ) -> Result<()> {
+    pub fn run(&self, ops: &O, ids: &[u32], s: &mut Scratch<O>, control: &Control<'_>, y: &mut O::Act) -> Result<()> {
         let (n, c) = (ids.len(), self.config.hidden_size);
         ops.gather(&self.tokens, ids, &mut s.h)?;
         ops.add(View::new(&s.h, c), View::new(&self.position, c), n, n, c, &mut s.x)?;

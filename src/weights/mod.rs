@@ -21,5 +21,5 @@ mod tensor;
 
 pub use config::*;
 pub use mmap::Blob;
-pub use store::{Checkpoint, Summary, TokenizerFiles};
+pub use store::{Checkpoint, Summary};
 pub use tensor::{Dtype, HostTensor};

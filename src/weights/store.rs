@@ -39,20 +39,6 @@ pub struct Checkpoint {
     layout: &'static Layout,
 }
 
-/// Where a checkpoint keeps its vocabulary.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TokenizerFiles {
-    /// `tokenizer.json`, everything in one.
-    Json(PathBuf),
-    /// CLIP's own pair.
-    VocabMerges {
-        /// `vocab.json`
-        vocab: PathBuf,
-        /// `merges.txt`
-        merges: PathBuf,
-    },
-}
-
 /// What is in a checkpoint, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
@@ -196,15 +182,6 @@ impl Checkpoint {
             self.layout.name,
             list.join("; ")
         )))
-    }
-
-    /// The vocabulary beside the weights: `tokenizer.json`, or else `vocab.json` with `merges.txt`.
-    pub fn tokenizer_files(&self) -> Option<TokenizerFiles> {
-        let file = |name: &str| self.directory.as_ref().map(|d| d.join(name)).filter(|p| p.is_file());
-        if let Some(json) = file("tokenizer.json") {
-            return Some(TokenizerFiles::Json(json));
-        }
-        Some(TokenizerFiles::VocabMerges { vocab: file("vocab.json")?, merges: file("merges.txt")? })
     }
 
     /// Counts for `sam3 info`.

@@ -8,7 +8,7 @@ mod write;
 use std::collections::BTreeMap;
 
 use sam3::ErrorKind;
-use sam3::weights::{Checkpoint, Dtype, TokenizerFiles, manifest};
+use sam3::weights::{Checkpoint, Dtype, manifest};
 
 use write::*;
 
@@ -32,7 +32,7 @@ fn every_layout_and_type_reads_back() {
             assert_eq!((s.layout, s.files, s.tensors, s.bytes), (name, 1, table.len(), total));
             assert_eq!(s.dtypes, BTreeMap::from([(dtype.to_owned(), s.parameters)]));
             assert!(s.used_parameters < s.parameters, "{s:?}");
-            assert_eq!(checkpoint.tokenizer_files(), None);
+            assert_eq!(checkpoint.directory(), None);
         }
     }
 }
@@ -83,7 +83,7 @@ fn files_are_found_by_directory_file_and_index() {
         let checkpoint = Checkpoint::open(&path).unwrap();
         assert_eq!(checkpoint.summary().files, 2);
         assert_eq!(checkpoint.tensor(name).unwrap().bytes(), all[name].data);
-        assert_eq!(checkpoint.tokenizer_files(), None);
+        assert_eq!(checkpoint.directory(), Some(dir.path()));
     }
     // A single file comes first, as upstream has it.
     std::fs::write(dir.path().join("model.safetensors"), serialize(&tensors(&tiny(), "BF16"))).unwrap();
@@ -95,14 +95,4 @@ fn files_are_found_by_directory_file_and_index() {
     // Tensors outlive the checkpoint they came from.
     let t = Checkpoint::open(dir.path()).unwrap().tensor(name).unwrap();
     assert_eq!(t.bytes().len(), t.len() * 2);
-
-    let file = |name: &str| dir.path().join(name);
-    std::fs::write(file("vocab.json"), "{}").unwrap();
-    assert_eq!(Checkpoint::open(dir.path()).unwrap().tokenizer_files(), None, "half a pair");
-    std::fs::write(file("merges.txt"), "").unwrap();
-    let pair = TokenizerFiles::VocabMerges { vocab: file("vocab.json"), merges: file("merges.txt") };
-    assert_eq!(Checkpoint::open(dir.path()).unwrap().tokenizer_files(), Some(pair));
-    std::fs::write(file("tokenizer.json"), "{}").unwrap();
-    let json = TokenizerFiles::Json(file("tokenizer.json"));
-    assert_eq!(Checkpoint::open(dir.path()).unwrap().tokenizer_files(), Some(json));
 }

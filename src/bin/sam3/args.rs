@@ -64,15 +64,22 @@ pub fn command() -> Command {
 fn model_args() -> [Arg; 3] {
     let path = || PathBufValueParser::new();
     [
-        Arg::new("model").long("model").value_name("PATH").env("SAM3_MODEL").value_parser(path()).help(
-            "Checkpoint: a directory with config.json and model.safetensors, or the .safetensors file",
-        ),
-        Arg::new("device").long("device").value_name("DEVICE").default_value("auto").help(
-            "auto, cpu, cuda[:N], or reference (slow f64 loops, for checking)",
-        ),
-        Arg::new("threads").long("threads").value_name("N").value_parser(value_parser!(usize)).help(
-            "CPU threads; one per physical core by default",
-        ),
+        Arg::new("model")
+            .long("model")
+            .value_name("PATH")
+            .env("SAM3_MODEL")
+            .value_parser(path())
+            .help("Checkpoint: a directory with config.json and model.safetensors, or the .safetensors file"),
+        Arg::new("device")
+            .long("device")
+            .value_name("DEVICE")
+            .default_value("auto")
+            .help("auto, cpu, cuda[:N], or reference (slow f64 loops, for checking)"),
+        Arg::new("threads")
+            .long("threads")
+            .value_name("N")
+            .value_parser(value_parser!(usize))
+            .help("CPU threads; one per physical core by default"),
     ]
 }
 
@@ -179,7 +186,9 @@ impl Segment {
             ));
         }
         if options.multimask && objects.is_empty() {
-            return Err(Error::invalid("--multimask: expected an object (--point, --box or --mask), found concepts only"));
+            return Err(Error::invalid(
+                "--multimask: expected an object (--point, --box or --mask), found concepts only",
+            ));
         }
         if options.semantic && concepts.is_empty() {
             return Err(Error::invalid("--semantic: expected a concept (--text or --exemplar), found objects only"));
@@ -319,9 +328,20 @@ mod tests {
     #[test]
     fn wrong_arguments_are_refused() {
         for line in [
-            "", "--point 1", "--point 1,2,3", "--point a,b", "--box 1,2,3", "--box 1,2,3,nan", "--exemplar 1,2,3,4,+",
-            "--object --object --point 1,2", "--text cat --object", "--box 1,2,3,4 --box 1,2,3,4", "--text cat --multimask",
-            "--point 1,2 --semantic s.png", "--text cat --device gpu", "--point 1,inf",
+            "",
+            "--point 1",
+            "--point 1,2,3",
+            "--point a,b",
+            "--box 1,2,3",
+            "--box 1,2,3,nan",
+            "--exemplar 1,2,3,4,+",
+            "--object --object --point 1,2",
+            "--text cat --object",
+            "--box 1,2,3,4 --box 1,2,3,4",
+            "--text cat --multimask",
+            "--point 1,2 --semantic s.png",
+            "--text cat --device gpu",
+            "--point 1,inf",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -20,7 +20,14 @@ pub fn run(args: &args::Model) -> Result<()> {
     let (c, v) = (&info.checkpoint, &info.config.vision);
     println!("model         {}", path.display());
     println!("layout        {}", c.layout);
-    println!("tensors       {} with {:.1} M parameters, {:.1} MB, {}", c.tensors, mega(c.parameters), mega(c.bytes), c.dtypes());
+    let types: Vec<&str> = c.dtypes.keys().map(String::as_str).collect();
+    println!(
+        "tensors       {} with {:.1} M parameters, {:.1} MB, {}",
+        c.tensors,
+        mega(c.parameters),
+        mega(c.bytes),
+        types.join(", ")
+    );
     println!("runs on       {}", info.device);
     println!(
         "picture       {0}×{0} px, patches of {1} px, {2} layers of {3}, windows of {4}",

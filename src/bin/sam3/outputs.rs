@@ -21,7 +21,11 @@ pub fn check(args: &Segment) -> Result<()> {
     for path in [args.overlay.as_ref(), args.semantic.as_ref(), json, args.tensors.as_ref()].into_iter().flatten() {
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         if !folder.is_dir() {
-            return Err(Error::invalid(format!("{}: expected an existing folder, {}", path.display(), folder.display())));
+            return Err(Error::invalid(format!(
+                "{}: expected an existing folder, {}",
+                path.display(),
+                folder.display()
+            )));
         }
         if path.is_dir() {
             return Err(Error::invalid(format!("{}: expected a file name, found a folder", path.display())));
@@ -36,13 +40,7 @@ pub fn check(args: &Segment) -> Result<()> {
 }
 
 /// Writes everything that was asked for.
-pub fn write(
-    args: &Segment,
-    picture: &Picture,
-    answer: &Segmentation,
-    labels: &[String],
-    times: &Times,
-) -> Result<()> {
+pub fn write(args: &Segment, picture: &Picture, answer: &Segmentation, labels: &[String], times: &Times) -> Result<()> {
     if let Some(path) = &args.overlay {
         overlay(path, picture, answer)?;
     }

@@ -118,8 +118,7 @@ mod tests {
 
     #[test]
     fn labels_are_unique() {
-        let prompts =
-            [Prompt::text("cat"), Prompt::text("cat"), Prompt::point(0.0, 0.0), Prompt::text("cat 2")];
+        let prompts = [Prompt::text("cat"), Prompt::text("cat"), Prompt::point(0.0, 0.0), Prompt::text("cat 2")];
         assert_eq!(labels(&prompts), ["cat", "cat 2", "object", "cat 2 2"]);
     }
 }
