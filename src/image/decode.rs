@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 #[non_exhaustive]
 pub struct DecodeLimits {
     /// Most pixels, width times height. The default, 178,956,970, is where Pillow begins to refuse
-    /// (`2 * Image.MAX_IMAGE_PIXELS`, half a GiB of RGB): what upstream opens is opened here, and nothing larger.
+    /// (`2 * Image.MAX_IMAGE_PIXELS`, half a GiB of RGB): beyond it upstream opens nothing either.
     pub max_pixels: u64,
     /// Longest side. The default, 65,535, is what JPEG and AV1 can hold. A picture of one by a hundred million pixels is
     /// no larger than others, but every one of its rows is resampled to the model's width, which takes minutes.
