@@ -18,10 +18,14 @@ use crate::error::{Error, ErrorKind, Result};
 #[non_exhaustive]
 pub struct DecodeLimits {
     /// Most pixels, width times height. The default, 178,956,970, is where Pillow begins to refuse
-    /// (`2 * Image.MAX_IMAGE_PIXELS`, half a GiB of RGB): what upstream opens is opened here, and nothing larger.
+    /// (`2 * Image.MAX_IMAGE_PIXELS`, half a GiB of RGB): beyond it upstream opens nothing either.
     pub max_pixels: u64,
+    /// Longest side. The default, 65,535, is what JPEG and AV1 can hold. A picture of one by a hundred million pixels is
+    /// no larger than others, but every one of its rows is resampled to the model's width, which takes minutes.
+    pub max_side: u32,
     /// Most bytes that a decoder may allocate, pixels in the file's own format included. The default, 2 GiB, holds the
-    /// most pixels in the widest format, 8 bytes each, with room for tables and rows.
+    /// most pixels in the widest format, 8 bytes each, with room for tables and rows. The AV1 decoder takes no such
+    /// limit; its memory follows from `max_pixels`, at most about 12 bytes each.
     pub max_alloc: u64,
     /// Most bytes of the file itself. The default is 1 GiB, above any uncompressed file within `max_pixels` of 8 bits.
     pub max_file: u64,
@@ -29,7 +33,7 @@ pub struct DecodeLimits {
 
 impl Default for DecodeLimits {
     fn default() -> Self {
-        Self { max_pixels: 178_956_970, max_alloc: 2 << 30, max_file: 1 << 30 }
+        Self { max_pixels: 178_956_970, max_side: 65_535, max_alloc: 2 << 30, max_file: 1 << 30 }
     }
 }
 
@@ -44,6 +48,12 @@ impl DecodeLimits {
             return Err(image_error(format!(
                 "expected at most {} pixels, found {width}x{height} = {pixels}",
                 self.max_pixels
+            )));
+        }
+        if width.max(height) > self.max_side {
+            return Err(image_error(format!(
+                "expected sides of at most {} pixels, found {width}x{height}",
+                self.max_side
             )));
         }
         match (usize::try_from(width), usize::try_from(height)) {

@@ -2,9 +2,13 @@
 //! on a CPU: with `antialias=True` for mask prompts that shrink to the model's size, without for probability maps that
 //! grow to the picture's.
 //!
-//! The positions are computed in `f32` in ATen's order of operations (`UpSample.h`, `UpSampleKernel.cpp`), because an
-//! `f32` position on a 1000-pixel axis is off by up to 6e-5 of a pixel: better arithmetic would move every weight by
-//! that much and miss upstream by a hundred times the 1e-6 that the tests allow.
+//! The positions are computed in `f32`, in ATen's order of operations (`UpSample.h`, `UpSampleKernel.cpp`) and with its
+//! fused multiplication and subtraction, because an `f32` position on a 1000-pixel axis is off by up to 6e-5 of a
+//! pixel: other arithmetic, though it were better, would move every weight by that much and miss upstream by a hundred
+//! times the 1e-6 that the tests allow.
+//!
+//! One difference is known. For an output one sample wide (and more than one high) torch 2.11 mistakes the memory
+//! format of its intermediate and repeats one row all over; this resamples.
 
 /// Resizes `[h, w]` to `[oh, ow]` with an antialiased triangle filter: `antialias=True`.
 ///
@@ -127,6 +131,7 @@ fn taps(input: usize, output: usize) -> Vec<Tap> {
     let scale = input as f32 / output as f32;
     (0..output)
         .map(|i| {
+            // One rounding, as in ATen's kernels for AVX2: without it the position moves by a unit in the last place.
             let position = scale.mul_add(i as f32 + 0.5, -0.5).max(0.0);
             let near = (position as usize).min(input - 1);
             let far_weight = (position - near as f32).clamp(0.0, 1.0);

@@ -3,6 +3,10 @@
 //! `rav1d` is a Rust port of dav1d whose only public interface is dav1d's C one: functions that take pointers, and
 //! structs that stand for reference counts and have no destructor. This file is the fence around it. Each such struct
 //! sits in an owner whose `Drop` releases it, and pixels leave only through [`Frame::row`], which is safe.
+//!
+//! Two things it cannot fence off. A panic inside the decoder aborts the process, since it cannot leave an `extern "C"`
+//! function; the way to the one that is known is closed below, and tens of thousands of damaged files found no other.
+//! And the decoder's two threads are told to end when it is closed, but not joined: they may live a moment longer.
 #![allow(unsafe_code)]
 
 use std::ffi::c_int;
@@ -157,8 +161,8 @@ impl Frame {
         // SAFETY: `new` saw that `data` is not null, that strides are not negative, and that a stride holds `w`
         // samples; the decoder allocated `h` rows of `stride` bytes, and row `y` is one of them. The planes are aligned
         // to 64 bytes and their strides are multiples of 64 (`DAV1D_PICTURE_ALIGNMENT`), which is enough for `u16`,
-        // and samples above 8 bits are `u16` in the machine's byte order. Nobody writes to them while `picture`, the
-        // only reference to the finished picture, is borrowed: the decoder that made it is closed.
+        // and samples above 8 bits are `u16` in the machine's byte order. Nobody writes to them any more: the
+        // decoder hands a picture out when it is finished, and is closed before the first call of this function.
         unsafe {
             let start = data.offset(p.stride[plane.min(1)] * y as isize);
             match self.depth {
@@ -171,6 +175,10 @@ impl Frame {
 
 /// The first sequence header in `data`.
 fn sequence_header(data: &[u8]) -> Result<Dav1dSequenceHeader> {
+    if data.is_empty() {
+        // The decoder would refuse it too, but not without a word on standard error.
+        return Err(image_error("expected AV1 data, found none"));
+    }
     let mut header = MaybeUninit::<Dav1dSequenceHeader>::uninit();
     // SAFETY: the output is valid to write to, and pointer and length are those of a slice. The call only reads them.
     let result = unsafe {
@@ -198,9 +206,11 @@ impl Context {
             dav1d::dav1d_default_settings(NonNull::from(&mut settings).cast());
             settings.assume_init()
         };
-        // One picture on the calling thread: with more, the decoder would start threads of its own.
-        settings.n_threads = 1;
-        settings.max_frame_delay = 1;
+        // Two frame contexts, and thus two threads, are the fewest with which rav1d 1.1.0 survives damaged data: with
+        // one, any error within a frame panics inside an `extern "C"` function, which aborts the process
+        // (https://github.com/memorysafety/rav1d/issues/1497).
+        settings.n_threads = 2;
+        settings.max_frame_delay = 2;
         settings.operating_point = operating_point.into();
         // Of a picture in layers, only the last and best.
         settings.all_layers = 0;
