@@ -17,7 +17,7 @@ struct Case {
     rows: Option<String>,
 }
 
-/// The masks that the fixture does not spell out; integers, as numpy's doubles decide the same way.
+/// The masks that the fixture does not spell out, in doubles and in the order in which generate.py computes them.
 fn formula(case: &Case) -> Mask {
     let (h, w) = (case.height as f64, case.width as f64);
     Mask::from_fn(case.width, case.height, |x, y| {

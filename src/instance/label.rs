@@ -82,8 +82,10 @@ pub(super) fn percentage(canvas: &mut Canvas<'_>, bbox: [f32; 4], score: f32, co
     let (margin, advance) = (unit * 2.1, unit * 5.6);
     let width = advance * (text.len() - 1) as f32 + unit * 4.6 + 2.0 * margin;
     let height = unit * 6.0 + 2.0 * margin;
-    let left = (bbox[0] - line * 0.35).round().min(canvas.width as f32 - width).max(0.0);
-    let top = (bbox[1] - height).round();
+    // Flush with the outer edge of the frame, whose line has 0.7 of the width.
+    let border = (line * 0.7).round().max(1.0);
+    let left = (bbox[0] - border).round().min(canvas.width as f32 - width).max(0.0);
+    let top = (bbox[1] - border - height).round();
     let top = if top < 0.0 { bbox[1].max(0.0).round() } else { top }.min((canvas.height as f32 - height).max(0.0));
     plate(canvas, [left, top, left + width, top + height], colour);
 

@@ -131,13 +131,12 @@ impl Field {
     }
 }
 
-/// A box with sides `[x0, y0, x1, y1]` along the middle of the line. Exact coverage, so that a side on a pixel edge is
-/// crisp.
+/// A frame around the box `[x0, y0, x1, y1]`: the inner edge of the line is the box, so that what touches the box from
+/// inside stays visible. Exact coverage: sides on pixel edges are crisp.
 pub(super) fn frame(canvas: &mut Canvas<'_>, [x0, y0, x1, y1]: [f32; 4], line: Line) {
-    let half = line.width / 2.0;
     let grown = |by: f32| [x0 - by, y0 - by, x1 + by, y1 + by];
     // The casing's outer edge, the line's outer and inner edges, the casing's inner edge.
-    let edges = [grown(half + line.casing), grown(half), grown(-half), grown(-half - line.casing)];
+    let edges = [grown(line.width + line.casing), grown(line.width), grown(0.0), grown(-line.casing)];
     let cut = |v: f32, end: usize| v.clamp(0.0, end as f32) as usize;
     let (left, right) = (cut(edges[0][0].floor(), canvas.width), cut(edges[0][2].ceil(), canvas.width));
     let (top, bottom) = (cut(edges[0][1].floor(), canvas.height), cut(edges[0][3].ceil(), canvas.height));

@@ -25,7 +25,7 @@ pub use vocabulary::{MAX_FILE_BYTES, STANDARD_SIZE};
 
 /// The longest phrase that is looked at, in bytes. The text encoder takes 32 tokens, CLIP's 77, and the longest token
 /// of the standard vocabulary stands for 32 bytes, so that every phrase that fits is far shorter; but white space counts
-/// for nothing, and a caller may send a page of it. 16 KiB still take milliseconds.
+/// for nothing, and a caller may send a page of it. 16 KiB take 30 ms at worst.
 pub const MAX_PHRASE_BYTES: usize = 16 * 1024;
 
 /// The words CLIP is split into, before bytes and merges (`tokenization_clip.py`, `Split`).
