@@ -16,6 +16,7 @@ mod conv;
 mod gemm;
 mod isa;
 mod norm;
+mod peak;
 mod pool;
 mod resample;
 mod roi;
@@ -115,6 +116,12 @@ impl CpuOps {
     /// How many threads work.
     pub fn threads(&self) -> usize {
         self.pool.threads()
+    }
+
+    /// Floating-point operations a second of this back end's threads and instruction set, measured on registers alone
+    /// within some 20 ms: what benchmarks relate their figures to.
+    pub fn peak_flops(&self) -> f64 {
+        peak::peak_flops(&self.pool, self.isa)
     }
 
     /// The product of any rows with a layer's weights.
