@@ -211,6 +211,7 @@ pub fn all<O: Ops>(suite: &mut Suite<O>) {
             suite.check(&Attend::new(rng, heads, shape, 3.0, Seen::Full, false));
         }
     }
+    suite.check(&Attend::new(rng, [2, 8], [0, 5], 1.0, Seen::Full, false));
     for &size in &sizes {
         let heads = [1 + rng.below(3), rng.pick(&WIDTHS)];
         suite.check(&Attend::new(rng, heads, [size; 2], 3.0, Seen::Causal, false));

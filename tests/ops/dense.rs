@@ -221,6 +221,7 @@ fn products<O: Ops>(suite: &mut Suite<O>) {
             }
         }
     }
+    suite.check(&Product::new(rng, [0, 5, 3], (None, 1), (true, true, Activation::Gelu), true));
     // Inner dimensions around the blocks that a GEMM cuts k into.
     for k in [255, 256, 257, 511, 512, 513, 1023, 1025] {
         suite.check(&Product::new(rng, [13, 17, k], (Some(Dtype::Bf16), 1), (true, true, Activation::None), true));
@@ -258,6 +259,8 @@ fn dots<O: Ops>(suite: &mut Suite<O>) {
             }
         }
     }
+    dot(rng, [0, 3, 5], true);
+    dot(rng, [3, 0, 5], true);
     // Mask embeddings by pixels, of two rows of the published model's mask; queries by the pooled text.
     dot(rng, [200, 2 * 288, 256], false);
     dot(rng, [201, 1, 256], false);

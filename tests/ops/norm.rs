@@ -48,7 +48,7 @@ impl Normalise {
 
 /// The two constants of the published model.
 fn upstream_eps(width: usize) -> f32 {
-    if width % 2 == 0 { 1e-6 } else { 1e-5 }
+    if width.is_multiple_of(2) { 1e-6 } else { 1e-5 }
 }
 
 impl Case for Normalise {

@@ -192,7 +192,8 @@ fn rois<O: Ops>(suite: &mut Suite<O>, rng: &mut Rng) {
             }
         }
     }
-    // Bins of a seventh and of a third, within the picture, and no boxes.
+    suite.check(&Roi { h: 4, w: 3, size: 7, x: Rows::packed(12, 8, || rng.signed()), boxes: Vec::new() });
+    // Bins of a seventh and of a third, within the picture.
     for size in [3, 7] {
         let boxes = vec![[0.3, 1.1, 10.7, 9.9], [2.0, 3.0, 9.0, 10.0], [5.21, 0.02, 6.07, 12.4]];
         suite.check(&Roi { h: 13, w: 11, size, x: Rows::packed(13 * 11, 24, || rng.signed()), boxes });

@@ -193,6 +193,10 @@ pub fn all<O: Ops>(suite: &mut Suite<O>) {
             suite.check(&Gather { table, ids });
         }
     }
+    let table = Weight::new(rng, [3, 8], None, 1, false, Rng::signed);
+    suite.check(&Gather { table, ids: Vec::new() });
+    let [a, b] = [0; 2].map(|_| Rows::packed(0, 8, || 0.0));
+    suite.check(&Add { a, b });
     // Position embeddings over the picture, the mean over its tokens, and over a phrase.
     let a = Rows::loose(rng, 600, 1024, Rng::signed);
     let b = Rows::loose(rng, 24, 1024, Rng::signed);
