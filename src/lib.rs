@@ -1,6 +1,7 @@
 //! `sam3`: native inference for Meta's Segment Anything Model 3.
 #![deny(unsafe_code)]
 
+pub mod cpu;
 mod error;
 pub mod image;
 pub mod instance;

@@ -1,0 +1,154 @@
+//! Products of few rows: text tokens, queries, prompts. Rows and columns are both contiguous along the inner
+//! dimension, so each output is a dot product straight from the stored weights, 4 × 4 at a time to use each load four
+//! times. The weights pass once, hence the time is that of reading them.
+
+use rayon::prelude::*;
+
+use super::pack::{Bf16, Columns, Element, F16, F32, Rows, Stored};
+use super::{After, Isa, Kernel, Pool, Simd};
+use crate::weights::Dtype;
+
+/// Side of the tile of dot products: 16 accumulators and 4 + 1 operands.
+const SIDE: usize = 4;
+
+/// As [`super::gemm`], for small `m`.
+pub fn dots(
+    pool: &Pool,
+    isa: Isa,
+    a: &impl Rows,
+    b: &impl Columns,
+    (m, n, k): (usize, usize, usize),
+    after: After<'_>,
+    y: &mut [f32],
+) {
+    let mut rows = pool.scratch(m * k);
+    for (i, row) in rows.chunks_exact_mut(k).enumerate() {
+        a.read(i, 0, row);
+    }
+    // Transposed, so that a task's outputs are contiguous.
+    let mut turned = pool.scratch(n * m);
+    // Small enough to balance, large enough (some 64 Ki weights) to be worth a task.
+    let columns = n.div_ceil(8 * pool.threads()).max((1 << 16) / k).max(SIDE).next_multiple_of(SIDE);
+    pool.install(|| {
+        turned.par_chunks_mut(columns * m).enumerate().for_each(|(i, out)| {
+            isa.run(Dots { rows: &rows, columns: b, first: i * columns, m, k, out });
+        });
+        y.par_chunks_mut(n).enumerate().for_each(|(i, y)| {
+            for (j, y) in y.iter_mut().enumerate() {
+                *y = turned[j * m + i];
+            }
+            isa.run(Ending { after, row: i, y });
+        });
+    });
+}
+
+/// `out[j·m + i] = rows[i] · columns[first + j]`
+struct Dots<'a, C> {
+    rows: &'a [f32],
+    columns: &'a C,
+    first: usize,
+    m: usize,
+    k: usize,
+    out: &'a mut [f32],
+}
+
+impl<C: Columns> Kernel for Dots<'_, C> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (m, k) = (self.m, self.k);
+        for (g, out) in self.out.chunks_mut(SIDE * m).enumerate() {
+            let count = out.len() / m;
+            let stored: [Stored<'_>; SIDE] =
+                std::array::from_fn(|j| self.columns.column(self.first + g * SIDE + j.min(count - 1)));
+            let one_type = stored.iter().all(|c| c.dtype == stored[0].dtype);
+            // Columns of several types meet only where parts of a stacked matrix do.
+            let each = if one_type { count } else { 1 };
+            for j in (0..count).step_by(each) {
+                let columns: [&[u8]; SIDE] = std::array::from_fn(|i| stored[(j + i).min(j + each - 1)].bytes);
+                let out = &mut out[j * m..][..each * m];
+                match stored[j].dtype {
+                    Dtype::F32 => group::<S, F32>(s, self.rows, columns, m, k, out),
+                    Dtype::F16 => group::<S, F16>(s, self.rows, columns, m, k, out),
+                    Dtype::Bf16 => group::<S, Bf16>(s, self.rows, columns, m, k, out),
+                }
+            }
+        }
+    }
+}
+
+/// All rows by up to [`SIDE`] columns.
+#[inline(always)]
+fn group<S: Simd, E: Element>(s: S, rows: &[f32], columns: [&[u8]; SIDE], m: usize, k: usize, out: &mut [f32]) {
+    let mut i = 0;
+    while i < m {
+        let rows = &rows[i * k..];
+        match m - i {
+            1 => tile::<S, E, 1>(s, rows, columns, k, m, &mut out[i..]),
+            2 => tile::<S, E, 2>(s, rows, columns, k, m, &mut out[i..]),
+            3 => tile::<S, E, 3>(s, rows, columns, k, m, &mut out[i..]),
+            _ => tile::<S, E, SIDE>(s, rows, columns, k, m, &mut out[i..]),
+        }
+        i += SIDE;
+    }
+}
+
+/// `R` rows by [`SIDE`] columns; writes the columns that begin inside `out`.
+#[inline(always)]
+fn tile<S: Simd, E: Element, const R: usize>(
+    s: S,
+    rows: &[f32],
+    columns: [&[u8]; SIDE],
+    k: usize,
+    m: usize,
+    out: &mut [f32],
+) {
+    let mut acc = [[s.splat(0.0); SIDE]; R];
+    let rows: [&[f32]; R] = std::array::from_fn(|i| &rows[i * k..][..k]);
+    let columns: [&[u8]; SIDE] = columns.map(|c| &c[..k * E::BYTES]);
+    let whole = k - k % S::LANES;
+    for p in (0..whole).step_by(S::LANES) {
+        let mut w = [s.splat(0.0); SIDE];
+        for j in 0..SIDE {
+            w[j] = E::load(s, &columns[j][p * E::BYTES..]);
+        }
+        for i in 0..R {
+            let x = s.load(&rows[i][p..]);
+            for j in 0..SIDE {
+                acc[i][j] = s.mul_add(x, w[j], acc[i][j]);
+            }
+        }
+    }
+    if whole < k {
+        for i in 0..R {
+            let x = s.load_head(&rows[i][whole..]);
+            for j in 0..SIDE {
+                acc[i][j] = s.mul_add(x, E::load_at(s, columns[j], whole), acc[i][j]);
+            }
+        }
+    }
+    for j in 0..SIDE {
+        if let Some(out) = out.get_mut(j * m..) {
+            for (i, to) in out.iter_mut().take(R).enumerate() {
+                *to = s.sum(acc[i][j]);
+            }
+        }
+    }
+}
+
+/// The epilogue of one row.
+struct Ending<'a> {
+    after: After<'a>,
+    row: usize,
+    y: &'a mut [f32],
+}
+
+impl Kernel for Ending<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        self.after.row(s, self.row, 0, self.y);
+    }
+}

@@ -1,0 +1,240 @@
+//! Layer norm and group norm.
+//!
+//! Two passes, mean first: what is squared is the difference from the mean, so that nothing cancels. Sums are f32 over short
+//! pieces and f64 over those, which keeps the statistics within a few ulps at any length.
+
+use rayon::prelude::*;
+
+use super::activation::activate;
+use super::gemm::Strided;
+use super::isa::Isa;
+use super::pool::Pool;
+use super::simd::{Kernel, Simd};
+use crate::ops::Activation;
+
+/// Scale, shift and what else both norms take.
+#[derive(Clone, Copy)]
+pub struct Parameters<'a> {
+    /// `[width]`.
+    pub gamma: &'a [f32],
+    /// `[width]`.
+    pub beta: &'a [f32],
+    /// Added to the variance.
+    pub eps: f32,
+    /// Applied last.
+    pub act: Activation,
+}
+
+/// Rows of a task: enough to be worth handing out, few enough to balance, and to sum in f32.
+const ROWS: usize = 32;
+
+/// `y[rows, width]`, each row of `x` normalised by itself.
+pub fn layer_norm(pool: &Pool, isa: Isa, x: Strided<'_>, p: Parameters<'_>, y: &mut [f32]) {
+    let width = p.gamma.len();
+    pool.install(|| {
+        y.par_chunks_mut(ROWS * width).enumerate().for_each(|(i, y)| isa.run(LayerNorm { x, first: i * ROWS, p, y }));
+    });
+}
+
+struct LayerNorm<'a> {
+    x: Strided<'a>,
+    first: usize,
+    p: Parameters<'a>,
+    y: &'a mut [f32],
+}
+
+impl Kernel for LayerNorm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let width = self.p.gamma.len();
+        for (r, y) in self.y.chunks_exact_mut(width).enumerate() {
+            let x = self.x.row(self.first + r, width);
+            // Summed around any of the values, a mean far from zero costs no digits. `rest` is what rounding it to
+            // `centre` leaves out.
+            let mean = f64::from(x[0]) + sum::<S, false>(s, x, x[0]) / width as f64;
+            let centre = mean as f32;
+            let rest = mean - f64::from(centre);
+            let variance = sum::<S, true>(s, x, centre) / width as f64 - rest * rest;
+            let scale = (1.0 / (variance + f64::from(self.p.eps)).sqrt()) as f32;
+            let (centre, rest, scale) = (s.splat(centre), s.splat(rest as f32), s.splat(scale));
+            for i in (0..width).step_by(S::LANES) {
+                let v = s.mul(s.sub(s.sub(s.load_head(&x[i..]), centre), rest), scale);
+                let v = s.mul_add(v, s.load_head(&self.p.gamma[i..]), s.load_head(&self.p.beta[i..]));
+                s.store_head(activate(s, v, self.p.act), &mut y[i..]);
+            }
+        }
+    }
+}
+
+/// `Σ (x - centre)`, or of its squares: pieces of 256 in four vectors of partial sums, their totals in f64.
+#[inline(always)]
+fn sum<S: Simd, const SQUARED: bool>(s: S, x: &[f32], centre: f32) -> f64 {
+    let c = s.splat(centre);
+    let mut total = 0.0;
+    for piece in x.chunks(256) {
+        let mut acc = [s.splat(0.0); 4];
+        let quads = piece.chunks_exact(4 * S::LANES);
+        let tail = quads.remainder();
+        for quad in quads {
+            for j in 0..4 {
+                let v = s.sub(s.load(&quad[j * S::LANES..]), c);
+                acc[j] = if SQUARED { s.mul_add(v, v, acc[j]) } else { s.add(acc[j], v) };
+            }
+        }
+        total += f64::from(s.sum(s.add(s.add(acc[0], acc[1]), s.add(acc[2], acc[3]))));
+        for &v in tail {
+            let v = f64::from(v - centre);
+            total += if SQUARED { v * v } else { v };
+        }
+    }
+    total
+}
+
+/// `y[rows, width]`, normalised over all rows and the channels of each of `groups`.
+pub fn group_norm(pool: &Pool, isa: Isa, x: &[f32], groups: usize, p: Parameters<'_>, y: &mut [f32]) {
+    let width = p.gamma.len();
+    assert!(groups > 0 && width.is_multiple_of(groups), "{width} channels in {groups} groups");
+    let per_group = (x.len() / width * (width / groups)) as f64;
+    pool.install(|| {
+        let channels = |centre: &[f32], squared| {
+            let zero = || vec![0.0f64; width];
+            let sums = x
+                .par_chunks(ROWS * width)
+                .map(|x| isa.run(ChannelSums { x, centre, squared }))
+                .fold(zero, |mut total, part| {
+                    total.iter_mut().zip(part).for_each(|(t, p)| *t += f64::from(p));
+                    total
+                })
+                .reduce(zero, |mut a, b| {
+                    a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+                    a
+                });
+            // Each channel gets its group's mean.
+            let mut means = vec![0.0f64; width];
+            for (sums, means) in sums.chunks_exact(width / groups).zip(means.chunks_exact_mut(width / groups)) {
+                means.fill(sums.iter().sum::<f64>() / per_group);
+            }
+            means
+        };
+        let mean: Vec<f32> = channels(&vec![0.0; width], false).into_iter().map(|m| m as f32).collect();
+        let variance = channels(&mean, true);
+        let scale: Vec<f32> =
+            variance.iter().zip(p.gamma).map(|(v, &g)| (f64::from(g) / (v + f64::from(p.eps)).sqrt()) as f32).collect();
+        y.par_chunks_mut(ROWS * width).zip(x.par_chunks(ROWS * width)).for_each(|(y, x)| {
+            isa.run(ScaleChannels { x, mean: &mean, scale: &scale, p, y });
+        });
+    });
+}
+
+/// `Σ (x - centre)` of each channel, or of its squares, over at most [`ROWS`] rows.
+struct ChannelSums<'a> {
+    x: &'a [f32],
+    centre: &'a [f32],
+    squared: bool,
+}
+
+impl Kernel for ChannelSums<'_> {
+    type Output = Vec<f32>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> Vec<f32> {
+        let width = self.centre.len();
+        let mut sums = vec![0.0; width];
+        for x in self.x.chunks_exact(width) {
+            for i in (0..width).step_by(S::LANES) {
+                let (sum, v) = (s.load_head(&sums[i..]), s.sub(s.load_head(&x[i..]), s.load_head(&self.centre[i..])));
+                s.store_head(if self.squared { s.mul_add(v, v, sum) } else { s.add(sum, v) }, &mut sums[i..]);
+            }
+        }
+        sums
+    }
+}
+
+/// `act((x - mean) · scale + beta)` by channel.
+struct ScaleChannels<'a> {
+    x: &'a [f32],
+    mean: &'a [f32],
+    scale: &'a [f32],
+    p: Parameters<'a>,
+    y: &'a mut [f32],
+}
+
+impl Kernel for ScaleChannels<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let width = self.mean.len();
+        for (x, y) in self.x.chunks_exact(width).zip(self.y.chunks_exact_mut(width)) {
+            for i in (0..width).step_by(S::LANES) {
+                let v = s.sub(s.load_head(&x[i..]), s.load_head(&self.mean[i..]));
+                let v = s.mul_add(v, s.load_head(&self.scale[i..]), s.load_head(&self.p.beta[i..]));
+                s.store_head(activate(s, v, self.p.act), &mut y[i..]);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::tests::{noise, pools};
+
+    /// `act((x - mean) / √(var + eps) · gamma + beta)` of the listed elements in f64; the channel of each comes along.
+    fn definition(x: &[(usize, f32)], gamma: &[f32], beta: &[f32], eps: f32) -> Vec<f64> {
+        let n = x.len() as f64;
+        let mean = x.iter().map(|&(_, v)| f64::from(v)).sum::<f64>() / n;
+        let var = x.iter().map(|&(_, v)| (f64::from(v) - mean).powi(2)).sum::<f64>() / n;
+        let scale = (var + f64::from(eps)).sqrt();
+        x.iter().map(|&(c, v)| (f64::from(v) - mean) / scale * f64::from(gamma[c]) + f64::from(beta[c])).collect()
+    }
+
+    #[test]
+    fn layer_norm_by_definition() {
+        for (pool, isa) in pools() {
+            for (rows, width) in [(1, 1), (3, 7), (33, 64), (40, 67), (5, 1024)] {
+                // A mean far from zero: one-pass formulas lose all digits here.
+                let x: Vec<f32> = noise(rows * (width + 3), 1).iter().map(|v| v + 100.0).collect();
+                let (gamma, beta) = (noise(width, 2), noise(width, 3));
+                let p = Parameters { gamma: &gamma, beta: &beta, eps: 1e-5, act: Activation::Relu };
+                let mut y = vec![f32::NAN; rows * width];
+                let view = Strided { data: &x, offset: 2, stride: width + 3 };
+                // The last row must not need what follows it.
+                let data = &x[..2 + (rows - 1) * (width + 3) + width];
+                layer_norm(&pool, isa, Strided { data, ..view }, p, &mut y);
+                for r in 0..rows {
+                    let row: Vec<_> = view.row(r, width).iter().copied().enumerate().collect();
+                    for (c, want) in definition(&row, &gamma, &beta, 1e-5).into_iter().enumerate() {
+                        let (got, want) = (f64::from(y[r * width + c]), want.max(0.0));
+                        // Some ulps of the result's 2 to 3; one of the mean alone would be 8e-6.
+                        assert!((got - want).abs() < 2e-6, "{isa} {rows}x{width} [{r}, {c}]: {got} for {want}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn group_norm_by_definition() {
+        for (pool, isa) in pools() {
+            for (rows, width, groups) in [(1, 4, 2), (70, 24, 8), (100, 18, 3), (333, 64, 1)] {
+                let x: Vec<f32> = noise(rows * width, 4).iter().map(|v| v * 3.0 + 20.0).collect();
+                let (gamma, beta) = (noise(width, 5), noise(width, 6));
+                let p = Parameters { gamma: &gamma, beta: &beta, eps: 1e-5, act: Activation::None };
+                let mut y = vec![f32::NAN; rows * width];
+                group_norm(&pool, isa, &x, groups, p, &mut y);
+                let size = width / groups;
+                for g in 0..groups {
+                    let members: Vec<usize> = (0..rows * width).filter(|i| i % width / size == g).collect();
+                    let group: Vec<_> = members.iter().map(|&i| (i % width, x[i])).collect();
+                    for (&i, want) in members.iter().zip(definition(&group, &gamma, &beta, 1e-5)) {
+                        let got = f64::from(y[i]);
+                        assert!((got - want).abs() < 1e-5, "{isa} {rows}x{width}/{groups} [{i}]: {got} for {want}");
+                    }
+                }
+            }
+        }
+    }
+}

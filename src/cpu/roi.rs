@@ -1,0 +1,63 @@
+//! RoI align.
+
+use rayon::prelude::*;
+
+use super::pool::Pool;
+
+/// [`crate::ops::Ops::roi_align`]: `torchvision.ops.roi_align` with `aligned=False`, `sampling_ratio=-1`.
+///
+/// A box, at least 1 × 1, is cut into `size × size` bins; each averages a grid of `⌈side / size⌉` bilinear samples in
+/// each direction.
+pub fn roi_align(
+    pool: &Pool,
+    x: &[f32],
+    (h, w, c): (usize, usize, usize),
+    boxes: &[[f32; 4]],
+    size: usize,
+    y: &mut [f32],
+) {
+    pool.install(|| {
+        y.par_chunks_mut(c * size * size).zip(boxes).for_each(|(y, &[x0, y0, x1, y1])| {
+            let (bin_h, bin_w) = ((y1 - y0).max(1.0) / size as f32, (x1 - x0).max(1.0) / size as f32);
+            // A bin of side b takes ⌈b⌉ samples; `as` saturates, NaN becomes 0 and yields zeros.
+            let (rows, columns) = (bin_h.ceil() as usize, bin_w.ceil() as usize);
+            let mut sums = vec![0.0f64; c];
+            for bin in 0..size * size {
+                sums.fill(0.0);
+                for iy in 0..rows {
+                    let sy = y0 + (bin / size) as f32 * bin_h + (iy as f32 + 0.5) * bin_h / rows as f32;
+                    let Some(sy) = sample(sy, h) else { continue };
+                    for ix in 0..columns {
+                        let sx = x0 + (bin % size) as f32 * bin_w + (ix as f32 + 0.5) * bin_w / columns as f32;
+                        let Some(sx) = sample(sx, w) else { continue };
+                        for (row, wy) in sy {
+                            for (column, wx) in sx {
+                                let weight = f64::from(wy * wx);
+                                let pixel = &x[(row * w + column) * c..][..c];
+                                sums.iter_mut().zip(pixel).for_each(|(sum, &v)| *sum += weight * f64::from(v));
+                            }
+                        }
+                    }
+                }
+                let count = (rows * columns).max(1) as f64;
+                for (channel, sum) in sums.iter().enumerate() {
+                    y[channel * size * size + bin] = (sum / count) as f32;
+                }
+            }
+        });
+    });
+}
+
+/// The two neighbours of a coordinate among `len` and their weights; `None` where upstream samples zero.
+fn sample(at: f32, len: usize) -> Option<[(usize, f32); 2]> {
+    if !(-1.0..=len as f32).contains(&at) {
+        return None;
+    }
+    let at = at.max(0.0);
+    let low = at as usize;
+    if low + 1 >= len {
+        return Some([(len - 1, 1.0), (len - 1, 0.0)]);
+    }
+    let high = at - low as f32;
+    Some([(low, 1.0 - high), (low + 1, high)])
+}
