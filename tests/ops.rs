@@ -17,6 +17,7 @@ mod ops {
 
 use ops::harness::Suite;
 use ops::spoiled::{Fault, Spoiled};
+use sam3::cpu::{CpuOps, Isa};
 use sam3::ops::Ops;
 use sam3::reference::ReferenceOps;
 
@@ -71,4 +72,42 @@ fn faults_are_found() {
             }
         }
     }
+}
+
+/// The CPU back end with each instruction set this processor has.
+fn cpu(group: &str) {
+    for isa in Isa::available() {
+        let name = format!("cpu {}", isa.name());
+        conformance(&name, group, |threads| CpuOps::new(Some(threads), isa).expect("threads start")).finish();
+    }
+}
+
+#[test]
+fn cpu_dense() {
+    cpu("dense");
+}
+
+#[test]
+fn cpu_attention() {
+    cpu("attention");
+}
+
+#[test]
+fn cpu_norm() {
+    cpu("norm");
+}
+
+#[test]
+fn cpu_rows() {
+    cpu("rows");
+}
+
+#[test]
+fn cpu_picture() {
+    cpu("picture");
+}
+
+#[test]
+fn cpu_boxes() {
+    cpu("boxes");
 }
