@@ -241,6 +241,17 @@ pub fn all<O: Ops>(suite: &mut Suite<O>) {
             suite.check(&Attend::boxes(rng, [4, 8], queries, [height, width], first));
         }
     }
+    // Queries and keys beyond the blocks that an implementation streams.
+    for count in [193, 255, 256, 257, 300, 513] {
+        suite.check(&Attend::new(rng, [2, 6], [count; 2], 3.0, Seen::Causal, true));
+        suite.check(&Attend::new(rng, [1, 9], [31, count], 3.0, Seen::Full, false));
+        suite.check(&Attend::new(rng, [1, 9], [count, 31], 3.0, Seen::Full, false));
+        for first in [0, 1] {
+            suite.check(&Attend::boxes(rng, [2, 5], count, [9, 11], first));
+            suite.check(&Attend::boxes(rng, [2, 5], 101, [count / 16, 17], first));
+        }
+    }
+    suite.check(&Attend::windows(rng, [2, 6], [19, 35, 17], true));
     // Sharp softmax: scores of several hundred, most of whose exponentials vanish.
     for d in [8, 64] {
         suite.check(&Attend::new(rng, [2, d], [17, 130], 200.0, Seen::Full, false));

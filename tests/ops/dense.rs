@@ -196,13 +196,16 @@ pub fn all<O: Ops>(suite: &mut Suite<O>) {
 
 fn products<O: Ops>(suite: &mut Suite<O>) {
     let rng = &mut Rng::new(1);
-    // All epilogues by all ways of storing, at sizes that are multiples of nothing.
+    // All epilogues by all ways of storing, at sizes that are multiples of nothing: few rows, which a GEMM may treat on
+    // their own, and many.
     for act in ACTS {
         for (bias, add) in [(false, false), (false, true), (true, false), (true, true)] {
             for dtype in DTYPES {
                 for parts in [1, 3] {
                     for exact in [true, false] {
-                        suite.check(&Product::new(rng, [7, 37, 19], (dtype, parts), (bias, add, act), exact));
+                        for shape in [[7, 37, 19], [61, 53, 45]] {
+                            suite.check(&Product::new(rng, shape, (dtype, parts), (bias, add, act), exact));
+                        }
                     }
                 }
             }
@@ -224,7 +227,13 @@ fn products<O: Ops>(suite: &mut Suite<O>) {
     suite.check(&Product::new(rng, [0, 5, 3], (None, 1), (true, true, Activation::Gelu), true));
     // Inner dimensions around the blocks that a GEMM cuts k into.
     for k in [255, 256, 257, 511, 512, 513, 1023, 1025] {
-        suite.check(&Product::new(rng, [13, 17, k], (Some(Dtype::Bf16), 1), (true, true, Activation::None), true));
+        for m in [13, 39] {
+            suite.check(&Product::new(rng, [m, 17, k], (Some(Dtype::Bf16), 1), (true, true, Activation::None), true));
+        }
+    }
+    // And outputs beyond the block of columns it packs at once.
+    for n in [4863, 4865, 5001] {
+        suite.check(&Product::new(rng, [26, n, 5], (None, 3), (true, true, Activation::Relu), true));
     }
     // Layers of the published model; rows of a picture only where the matrix is small.
     for (m, n, k, act) in [
