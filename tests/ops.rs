@@ -1,0 +1,113 @@
+//! Conformance: every operation, on every implementation, against the definition in `sam3::reference`.
+//!
+//! A case makes its inputs once, runs on the reference and on the implementation, and says how far the two may be apart
+//! from the arithmetic it stands for, never from what an implementation happens to reach. See `ops/harness.rs` for what
+//! is checked beside the values, and `ops/spoiled.rs` for the proof that a wrong element is found.
+
+mod ops {
+    pub mod attention;
+    pub mod boxes;
+    pub mod dense;
+    pub mod harness;
+    pub mod norm;
+    pub mod picture;
+    pub mod rows;
+    pub mod spoiled;
+}
+
+use ops::harness::Suite;
+use ops::spoiled::{Fault, Spoiled};
+use sam3::cpu::{CpuOps, Isa};
+use sam3::ops::Ops;
+use sam3::reference::ReferenceOps;
+
+/// Every group of cases.
+const GROUPS: [&str; 6] = ["dense", "attention", "norm", "rows", "picture", "boxes"];
+
+/// Runs one group on the implementation that `make` builds for a number of threads.
+fn conformance<O: Ops>(name: &str, group: &str, make: impl Fn(usize) -> O) -> Suite<O> {
+    let mut suite = Suite::new(name, make(1), make(2));
+    match group {
+        "dense" => ops::dense::all(&mut suite),
+        "attention" => ops::attention::all(&mut suite),
+        "norm" => ops::norm::all(&mut suite),
+        "rows" => ops::rows::all(&mut suite),
+        "picture" => ops::picture::all(&mut suite),
+        "boxes" => ops::boxes::all(&mut suite),
+        _ => unreachable!("one of GROUPS"),
+    }
+    suite
+}
+
+/// The cases are sound: finite and repeatable on the reference itself. No operation is without them.
+#[test]
+fn reference_conforms_to_itself() {
+    let mut operations = Vec::new();
+    for group in GROUPS {
+        let suite = conformance("reference", group, |_| ReferenceOps);
+        operations.extend(suite.operations());
+        suite.finish();
+    }
+    operations.sort_unstable();
+    // The trait's functions without `reserve`, `upload` and `matrix`, which the cases of the others call.
+    let source = include_str!("../src/ops.rs");
+    let body = &source[source.find("pub trait Ops").expect("the trait")..];
+    let mut functions: Vec<_> = body
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("fn ")?.split('(').next())
+        .filter(|name| !["reserve", "upload", "matrix"].contains(name))
+        .collect();
+    functions.sort_unstable();
+    assert_eq!(operations, functions);
+}
+
+/// A wrong element is found in every case of every operation, and so is one whose bits change from call to call.
+#[test]
+fn faults_are_found() {
+    for fault in [Fault::Wrong, Fault::Unsteady] {
+        for group in GROUPS {
+            let suite = conformance("spoiled", group, |_| Spoiled::new(fault));
+            for op in suite.operations().filter(|&op| op != "download") {
+                assert_eq!(suite.failures_of(op), suite.cases_of(op), "cases of {op} in which a fault was found");
+            }
+        }
+    }
+}
+
+/// The CPU back end with each instruction set this processor has.
+fn cpu(group: &str) {
+    for isa in Isa::available() {
+        let name = format!("cpu {}", isa.name());
+        conformance(&name, group, |threads| CpuOps::new(Some(threads), isa).expect("threads start")).finish();
+    }
+}
+
+#[test]
+fn cpu_dense() {
+    cpu("dense");
+}
+
+#[test]
+fn cpu_attention() {
+    cpu("attention");
+}
+
+#[test]
+fn cpu_norm() {
+    cpu("norm");
+}
+
+#[test]
+fn cpu_rows() {
+    cpu("rows");
+}
+
+#[test]
+fn cpu_picture() {
+    cpu("picture");
+}
+
+#[test]
+fn cpu_boxes() {
+    cpu("boxes");
+}
