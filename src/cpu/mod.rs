@@ -36,6 +36,7 @@ use crate::weights::HostTensor;
 use attention::{Keys, Spec, Turn};
 use gemm::{After, Columns, Rows, Stored, Strided};
 use pool::Pool;
+pub use pool::physical_cores;
 
 /// Activations on the CPU.
 #[derive(Default)]

@@ -112,7 +112,7 @@ impl Drop for Lease<'_> {
 
 /// Cores, counting the hyper-threads of one as one: two threads on a core share its FMA units and its L1, so that
 /// a second one costs a dense kernel more than it brings. No more than this process may use.
-fn physical_cores() -> usize {
+pub fn physical_cores() -> usize {
     let logical = std::thread::available_parallelism().map_or(1, NonZero::get);
     logical.min(sysfs_cores().unwrap_or(logical))
 }

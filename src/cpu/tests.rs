@@ -32,7 +32,7 @@ fn buffer(values: &[f32]) -> Buffer {
 }
 
 fn layer(ops: &CpuOps, w: &[f32], b: Option<&[f32]>, n: usize, k: usize) -> Linear<CpuOps> {
-    let w = ops.matrix(&[HostTensor::from_f32("w", &[n, k], w.to_vec())]).unwrap();
+    let w = ops.matrix(&[HostTensor::from_f32("w", &[n, k], w.to_vec()).unwrap()]).unwrap();
     Linear { w, b: b.map(buffer), n, k }
 }
 
@@ -148,13 +148,13 @@ fn rows_are_added_copied_and_averaged() {
 fn rows_are_gathered_from_all_types() {
     let ops = &back_ends()[0];
     let values = [1.5f32, -2.0, 0.25, 8.0];
-    let f16 = values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect();
-    let bf16 = values.iter().flat_map(|&v| half::bf16::from_f32(-v).to_le_bytes()).collect();
+    let f16: Vec<u8> = values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect();
+    let bf16: Vec<u8> = values.iter().flat_map(|&v| half::bf16::from_f32(-v).to_le_bytes()).collect();
     let table = ops
         .matrix(&[
-            HostTensor::from_f32("a", &[1, 2], vec![7.0, 9.0]),
-            HostTensor::from_bytes("b", &[2, 2], Dtype::F16, f16),
-            HostTensor::from_bytes("c", &[2, 2], Dtype::Bf16, bf16),
+            HostTensor::from_f32("a", &[1, 2], vec![7.0, 9.0]).unwrap(),
+            HostTensor::from_bytes("b", &[2, 2], Dtype::F16, f16).unwrap(),
+            HostTensor::from_bytes("c", &[2, 2], Dtype::Bf16, bf16).unwrap(),
         ])
         .unwrap();
     let mut y = Buffer::default();

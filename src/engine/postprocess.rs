@@ -66,9 +66,10 @@ mod tests {
         assert_eq!(logit(0.5), 0.0);
         assert_eq!(logit(0.0), f32::NEG_INFINITY);
         assert_eq!(logit(1.0), f32::INFINITY);
-        let logits = [3.0, -3.0, -3.0, 3.0];
-        let (a, b) = (concept_mask(&logits, 2, 7, 5, 0.5).unwrap(), object_mask(&logits, 2, 7, 5, 0.5).unwrap());
-        assert!(a.get(0, 0) && !a.get(6, 0) && a.get(6, 4));
+        // An even width: no pixel lies on the edge itself, where rounding decides.
+        let logits = [3.0, -3.0, 3.0, -3.0];
+        let (a, b) = (concept_mask(&logits, 2, 6, 5, 0.5).unwrap(), object_mask(&logits, 2, 6, 5, 0.5).unwrap());
+        assert!(a.get(0, 0) && a.get(2, 4) && !a.get(3, 0) && a.area() == 15);
         assert_eq!(a.iou(&b), 1.0);
     }
 }

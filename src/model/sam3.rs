@@ -104,11 +104,6 @@ impl<O: Ops> Sam3<O> {
         })
     }
 
-    /// The checkpoint's dimensions.
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
     /// Pixels `rgb[s·s·3]` of the resized picture to features.
     pub fn encode_image(
         &self,

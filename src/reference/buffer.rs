@@ -194,9 +194,9 @@ mod tests {
         let f16 = |x: f32| half::f16::from_f32(x).to_le_bytes();
         let m = ReferenceOps
             .matrix(&[
-                HostTensor::from_f32("a", &[1, 2], vec![1.0, 2.0]),
-                HostTensor::from_bytes("b", &[2, 2], Dtype::Bf16, [3.0, 4.0, 5.0, 6.0].map(bf16).concat()),
-                HostTensor::from_bytes("c", &[1, 2], Dtype::F16, [0.5, -0.25].map(f16).concat()),
+                HostTensor::from_f32("a", &[1, 2], vec![1.0, 2.0]).unwrap(),
+                HostTensor::from_bytes("b", &[2, 2], Dtype::Bf16, [3.0, 4.0, 5.0, 6.0].map(bf16).concat()).unwrap(),
+                HostTensor::from_bytes("c", &[1, 2], Dtype::F16, [0.5, -0.25].map(f16).concat()).unwrap(),
             ])
             .unwrap();
         assert_eq!((m.n(), m.k()), (4, 2));

@@ -26,7 +26,7 @@ fn act(n: usize, a: usize, b: usize) -> Buffer {
 }
 
 fn layer(n: usize, k: usize) -> Linear<ReferenceOps> {
-    let w = OPS.matrix(&[HostTensor::from_f32("w", &[n, k], ramp(n * k, 11, 5))]).unwrap();
+    let w = OPS.matrix(&[HostTensor::from_f32("w", &[n, k], ramp(n * k, 11, 5)).unwrap()]).unwrap();
     Linear { w, b: Some(act(n, 13, 1)), n, k }
 }
 

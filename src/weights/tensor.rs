@@ -69,6 +69,17 @@ impl HostTensor {
         Ok(Self { name: name.to_owned(), shape: shape.to_vec(), dtype, blob, range })
     }
 
+    /// A tensor over the whole of `bytes`, little-endian elements of `dtype`.
+    ///
+    /// # Errors
+    ///
+    /// `Internal` if `shape` and `dtype` ask for another number of bytes.
+    pub fn from_bytes(name: &str, shape: &[usize], dtype: Dtype, bytes: impl Into<Blob>) -> Result<Self> {
+        let blob = bytes.into();
+        let range = 0..blob.len();
+        Self::new(name, shape, dtype, blob, range)
+    }
+
     /// A tensor made by the program: folded, split or merged weights.
     ///
     /// # Errors

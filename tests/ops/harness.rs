@@ -376,12 +376,12 @@ impl Weight {
 
 /// A tensor of `dtype`, rounded to it.
 fn stored(dtype: Dtype, shape: &[usize], values: &[f32]) -> HostTensor {
-    let bytes = match dtype {
+    let bytes: Vec<u8> = match dtype {
         Dtype::F32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
         Dtype::F16 => values.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes()).collect(),
         Dtype::Bf16 => values.iter().flat_map(|&x| half::bf16::from_f32(x).to_le_bytes()).collect(),
     };
-    HostTensor::from_bytes("test.weight", shape, dtype, bytes)
+    HostTensor::from_bytes("test.weight", shape, dtype, bytes).unwrap()
 }
 
 /// Scale and shift for `width` channels.

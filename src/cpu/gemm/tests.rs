@@ -106,12 +106,12 @@ fn epilogues() {
 /// A tensor `[n, k]` of a stored type.
 fn stored(n: usize, k: usize, dtype: Dtype, seed: u64) -> HostTensor {
     let values = noise(n * k, seed);
-    let bytes = match dtype {
+    let bytes: Vec<u8> = match dtype {
         Dtype::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
         Dtype::F16 => values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
         Dtype::Bf16 => values.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect(),
     };
-    HostTensor::from_bytes("w", &[n, k], dtype, bytes)
+    HostTensor::from_bytes("w", &[n, k], dtype, bytes).unwrap()
 }
 
 #[test]
