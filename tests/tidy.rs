@@ -14,7 +14,7 @@ const LONGEST: usize = 700;
 const UNSAFE: [&str; 6] = [
     "src/weights/mmap.rs",
     "src/cpu/simd/",
-    "src/image/avif.rs",
+    "src/image/avif/av1.rs",
     "src/ffi/",
     "src/cuda/driver.rs",
     "src/cuda/launch.rs",
