@@ -2,6 +2,7 @@
 
     full_size.py make DIR                      config.json, model.safetensors, tokenizer.json; weights are random
     full_size.py reference DIR IMAGE OUT       upstream's outputs for four prompts, as OUT-<case>.safetensors
+    full_size.py check DIR IMAGE OUT           the same prompts through the engine, compared with those files
     full_size.py compare REFERENCE OTHER       relative L2 of every tensor and IoU of masks; exit status 1 if too far
 
 Weights, tokenizer and version pins come from tests/fixtures, whose README tells what to install.
@@ -13,6 +14,7 @@ import gc
 import json
 import pathlib
 import resource
+import subprocess
 import sys
 import time
 
@@ -113,12 +115,16 @@ def finite(case, value):
     return value
 
 
+def prompts(width, height):
+    """A box and a click somewhere in the middle, pixels."""
+    box = [round(width * 0.25), round(height * 0.2), round(width * 0.7), round(height * 0.8)]
+    return box, [round(width * 0.5), round(height * 0.45)]
+
+
 @torch.inference_mode()
 def reference(args):
     picture = Image.open(args.image).convert("RGB")
-    width, height = picture.size
-    box = [round(width * 0.25), round(height * 0.2), round(width * 0.7), round(height * 0.8)]
-    click = [round(width * 0.5), round(height * 0.45)]
+    box, click = prompts(*picture.size)
 
     with timed("load Sam3Model"):
         model = load(Sam3Model, args.dir)
@@ -174,9 +180,10 @@ def fail(line):
     return False
 
 
-def compare(args):
+def differ(reference, other):
+    """Prints each tensor's distance; whether all are near enough."""
     good = True
-    with safe_open(args.reference, "pt") as ours, safe_open(args.other, "pt") as theirs:
+    with safe_open(reference, "pt") as ours, safe_open(other, "pt") as theirs:
         for name in sorted(ours.keys()):
             if name not in theirs.keys():
                 good = fail(f"{name:24} missing")
@@ -197,6 +204,34 @@ def compare(args):
                 line += f"   IoU {pooled:.6f}, worst mask {iou.min().item():.6f}"
             print(line, "" if verdict else "  TOO FAR")
             good &= verdict
+    return good
+
+
+def compare(args):
+    sys.exit(0 if differ(args.reference, args.other) else 1)
+
+
+# ------------------------------------------------------------------------------------------------------------- check
+
+
+def check(args):
+    """The four cases of `reference` through the engine's command line, each against upstream's file."""
+    width, height = Image.open(args.image).size
+    box, click = prompts(width, height)
+    spell = lambda numbers: ",".join(map(str, numbers))
+    cases = {
+        "text": ["--text", args.text], "exemplar": ["--exemplar", spell(box)],
+        "click": ["--point", spell(click), "--multimask"], "box": ["--box", spell(box)],
+    }
+    good = True
+    for case, prompt in cases.items():
+        found = f"{args.out}-{case}-engine.safetensors"
+        command = [args.binary, "segment", args.image, "--model", args.dir, *prompt, "--tensors", found, "--json", "-"]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+        times = json.loads(done.stdout)["timings_ms"]
+        print(f"{case}: {', '.join(f'{name} {t / 1000:.2f} s' for name, t in times.items())}; peak so far {peak:.1f} GB")
+        good &= differ(f"{args.out}-{case}.safetensors", found)
     sys.exit(0 if good else 1)
 
 
@@ -220,6 +255,13 @@ def main():
     sub.add_argument("reference")
     sub.add_argument("other")
     sub.set_defaults(run=compare)
+    sub = commands.add_parser("check", help="run the engine and compare with the files of `reference`")
+    sub.add_argument("dir", type=pathlib.Path)
+    sub.add_argument("image", type=pathlib.Path)
+    sub.add_argument("out", help="prefix given to `reference`")
+    sub.add_argument("--binary", default="target/release/sam3")
+    sub.add_argument("--text", default="cat")
+    sub.set_defaults(run=check)
     args = parser.parse_args()
     args.run(args)
 

@@ -1,12 +1,13 @@
 //! The files a job leaves: each whole or not at all.
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use sam3::image::{self, FileFormat, ImageView, Picture, PixelFormat};
-use sam3::instance::{Mask, cutout, draw, rle};
+use sam3::instance::{Instance, Mask, cutout, draw, rle};
 use sam3::{Error, Result, Segmentation};
-use serde_json::{Map, Value, json};
+use serde::{Serialize, Serializer};
 
 use crate::args::Segment;
 use crate::segment::{Times, io_error};
@@ -68,7 +69,8 @@ pub fn write(args: &Segment, picture: &Picture, answer: &Segmentation, labels: &
         tensors::write(path, answer)?;
     }
     if let Some(path) = &args.json {
-        let text = format!("{:#}\n", document(&args.image, answer, labels, times));
+        let text = serde_json::to_string_pretty(&document(&args.image, answer, labels, times));
+        let text = text.expect("the document has no failing member") + "\n";
         if path == Path::new("-") {
             print!("{text}");
         } else {
@@ -117,32 +119,64 @@ fn numbered(path: &Path, i: usize) -> PathBuf {
     }
 }
 
-/// The document of `--json`.
-fn document(file: &Path, answer: &Segmentation, labels: &[String], times: &Times) -> Value {
-    let instances: Vec<Value> = answer
-        .instances
-        .iter()
-        .enumerate()
-        .map(|(id, found)| {
-            json!({
-                "id": id,
-                "prompt": labels[found.prompt],
-                "score": found.score,
-                "box": found.bbox,
-                "area": found.area(),
-                "segmentation": {"size": [answer.height, answer.width], "counts": rle::encode_coco(&found.mask)},
-            })
-        })
-        .collect();
-    let presence: Map<String, Value> =
-        labels.iter().zip(&answer.prompts).map(|(l, p)| (l.clone(), p.presence.into())).collect();
-    let times: Map<String, Value> = times.iter().map(|(name, t)| (name.to_string(), (*t).into())).collect();
-    json!({
-        "image": {"file": file.to_string_lossy(), "width": answer.width, "height": answer.height},
-        "instances": instances,
-        "presence": presence,
-        "timings_ms": times,
-    })
+/// The document of `--json`, its members in this order.
+#[derive(Serialize)]
+struct Document<'a> {
+    image: Image<'a>,
+    instances: Vec<Found<'a>>,
+    presence: Ordered<'a, f32>,
+    timings_ms: Ordered<'a, f64>,
+}
+
+#[derive(Serialize)]
+struct Image<'a> {
+    file: Cow<'a, str>,
+    width: usize,
+    height: usize,
+}
+
+#[derive(Serialize)]
+struct Found<'a> {
+    id: usize,
+    prompt: &'a str,
+    score: f32,
+    #[serde(rename = "box")]
+    bbox: [f32; 4],
+    area: u64,
+    segmentation: Rle,
+}
+
+/// COCO's compressed form.
+#[derive(Serialize)]
+struct Rle {
+    size: [usize; 2],
+    counts: String,
+}
+
+/// An object whose members keep their order.
+struct Ordered<'a, T>(Vec<(&'a str, T)>);
+
+impl<T: Serialize> Serialize for Ordered<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(k, v)| (k, v)))
+    }
+}
+
+fn document<'a>(file: &'a Path, answer: &'a Segmentation, labels: &'a [String], times: &Times) -> Document<'a> {
+    let found = |(id, found): (usize, &'a Instance)| Found {
+        id,
+        prompt: &labels[found.prompt],
+        score: found.score,
+        bbox: found.bbox,
+        area: found.area(),
+        segmentation: Rle { size: [answer.height, answer.width], counts: rle::encode_coco(&found.mask) },
+    };
+    Document {
+        image: Image { file: file.to_string_lossy(), width: answer.width, height: answer.height },
+        instances: answer.instances.iter().enumerate().map(found).collect(),
+        presence: Ordered(labels.iter().zip(&answer.prompts).map(|(l, p)| (l.as_str(), p.presence)).collect()),
+        timings_ms: Ordered(times.clone()),
+    }
 }
 
 #[cfg(test)]
