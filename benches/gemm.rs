@@ -1,7 +1,8 @@
 //! Dense layers at the image encoder's shapes, with the `gemm` crate as the opponent, and both as a share of the
 //! measured multiply-add peak.
 //!
-//! `cargo bench --no-default-features --bench gemm`; `SAM3_ISA` and `SAM3_THREADS` choose instruction set and threads.
+//! `cargo bench --no-default-features --bench gemm`; `SAM3_ISA` and `SAM3_THREADS` choose instruction set and threads,
+//! `SAM3_BENCH_ROWS` the rows.
 //! The opponent multiplies by ready f32 weights; ours packs the stored weights in every call.
 
 use std::hint::black_box;
@@ -50,7 +51,8 @@ fn layers(c: &mut Criterion) {
     println!("{} threads, {}: {:.1} GFLOP/s of multiply-adds in registers", ops.threads(), ops.isa(), peak / 1e9);
     let mut group = c.benchmark_group("gemm");
     group.sample_size(10);
-    for m in [5184, 576, 201, 32] {
+    let rows = std::env::var("SAM3_BENCH_ROWS").unwrap_or_else(|_| "5184 576 201 32".to_owned());
+    for m in rows.split_whitespace().map(|m| m.parse::<usize>().expect("SAM3_BENCH_ROWS is numbers")) {
         for (name, n, k) in LAYERS {
             let flop = 2.0 * (m * n * k) as f64;
             group.throughput(Throughput::Elements(2 * (m * n * k) as u64));

@@ -91,9 +91,13 @@ pub fn patches(pool: &Pool, x: &[f32], (h, w, c, p): (usize, usize, usize, usize
     pool.install(|| {
         y.par_chunks_mut(c * p * p).enumerate().for_each(|(i, y)| {
             let (top, left) = (i / (w / p) * p, i % (w / p) * p);
-            for (j, y) in y.iter_mut().enumerate() {
-                let (channel, dy, dx) = (j / (p * p), j / p % p, j % p);
-                *y = x[((top + dy) * w + left + dx) * c + channel];
+            for (channel, y) in y.chunks_exact_mut(p * p).enumerate() {
+                for (dy, y) in y.chunks_exact_mut(p).enumerate() {
+                    let line = &x[((top + dy) * w + left) * c..][..p * c];
+                    for (y, pixel) in y.iter_mut().zip(line.chunks_exact(c)) {
+                        *y = pixel[channel];
+                    }
+                }
             }
         });
     });

@@ -105,24 +105,33 @@ fn tile<S: Simd, E: Element, const R: usize>(
     out: &mut [f32],
 ) {
     let mut acc = [[s.splat(0.0); SIDE]; R];
-    let rows: [&[f32]; R] = std::array::from_fn(|i| &rows[i * k..][..k]);
-    let columns: [&[u8]; SIDE] = columns.map(|c| &c[..k * E::BYTES]);
     let whole = k - k % S::LANES;
-    for p in (0..whole).step_by(S::LANES) {
-        let mut w = [s.splat(0.0); SIDE];
+    // Sliced in place to one length, so that one bounds check a step serves all.
+    let mut x: [&[f32]; R] = [&[]; R];
+    let mut w: [&[u8]; SIDE] = [&[]; SIDE];
+    for i in 0..R {
+        x[i] = &rows[i * k..][..whole];
+    }
+    for j in 0..SIDE {
+        w[j] = &columns[j][..whole * E::BYTES];
+    }
+    let mut p = 0;
+    while p < whole {
+        let mut loaded = [s.splat(0.0); SIDE];
         for j in 0..SIDE {
-            w[j] = E::load(s, &columns[j][p * E::BYTES..]);
+            loaded[j] = E::load(s, &w[j][p * E::BYTES..]);
         }
         for i in 0..R {
-            let x = s.load(&rows[i][p..]);
+            let x = s.load(&x[i][p..]);
             for j in 0..SIDE {
-                acc[i][j] = s.mul_add(x, w[j], acc[i][j]);
+                acc[i][j] = s.mul_add(x, loaded[j], acc[i][j]);
             }
         }
+        p += S::LANES;
     }
     if whole < k {
         for i in 0..R {
-            let x = s.load_head(&rows[i][whole..]);
+            let x = s.load_head(&rows[i * k..][whole..k]);
             for j in 0..SIDE {
                 acc[i][j] = s.mul_add(x, E::load_at(s, columns[j], whole), acc[i][j]);
             }

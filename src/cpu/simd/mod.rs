@@ -96,19 +96,23 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// As [`Simd::load`] of a slice that may be shorter; lanes past its end are zero.
     #[inline(always)]
     fn load_head(self, x: &[f32]) -> Self::F {
+        if x.len() >= Self::LANES {
+            return self.load(x);
+        }
         let mut buffer = [0.0; MAX_LANES];
-        let n = x.len().min(Self::LANES);
-        buffer[..n].copy_from_slice(&x[..n]);
+        buffer[..x.len()].copy_from_slice(x);
         self.load(&buffer)
     }
 
     /// As [`Simd::store`] to a slice that may be shorter; lanes past its end are dropped.
     #[inline(always)]
     fn store_head(self, v: Self::F, x: &mut [f32]) {
+        if x.len() >= Self::LANES {
+            return self.store(v, x);
+        }
         let mut buffer = [0.0; MAX_LANES];
         self.store(v, &mut buffer);
-        let n = x.len().min(Self::LANES);
-        x[..n].copy_from_slice(&buffer[..n]);
+        x.copy_from_slice(&buffer[..x.len()]);
     }
 }
 
