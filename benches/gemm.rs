@@ -64,7 +64,7 @@ fn layers(c: &mut Criterion) {
                     Dtype::F32 => values(n * k).iter().flat_map(|v| v.to_le_bytes()).collect(),
                     _ => values(n * k).iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect(),
                 };
-                let w = ops.matrix(&[HostTensor::from_bytes("w", &[n, k], dtype, bytes)]).unwrap();
+                let w = ops.matrix(&[HostTensor::from_bytes("w", &[n, k], dtype, bytes).unwrap()]).unwrap();
                 let l = Linear { w, b: Some(activation(&ops, n)), n, k };
                 let mut call = || ops.linear(View::new(&x, k), &l, m, Epilogue::NONE, &mut y).unwrap();
                 let seconds = best(&mut call);

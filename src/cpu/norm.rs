@@ -99,18 +99,12 @@ pub fn group_norm(pool: &Pool, isa: Isa, x: &[f32], groups: usize, p: Parameters
     let per_group = (x.len() / width * (width / groups)) as f64;
     pool.install(|| {
         let channels = |centre: &[f32], squared| {
-            let zero = || vec![0.0f64; width];
-            let sums = x
-                .par_chunks(ROWS * width)
-                .map(|x| isa.run(ChannelSums { x, centre, squared }))
-                .fold(zero, |mut total, part| {
-                    total.iter_mut().zip(part).for_each(|(t, p)| *t += f64::from(p));
-                    total
-                })
-                .reduce(zero, |mut a, b| {
-                    a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
-                    a
-                });
+            let chunks = x.par_chunks(ROWS * width).map(|x| isa.run(ChannelSums { x, centre, squared }));
+            // Added up in the picture's order, so that the result does not depend on who computed what.
+            let mut sums = vec![0.0f64; width];
+            for part in chunks.collect::<Vec<_>>() {
+                sums.iter_mut().zip(part).for_each(|(sum, p)| *sum += f64::from(p));
+            }
             // Each channel gets its group's mean.
             let mut means = vec![0.0f64; width];
             for (sums, means) in sums.chunks_exact(width / groups).zip(means.chunks_exact_mut(width / groups)) {

@@ -23,8 +23,9 @@ pub(super) const MAX_CONFIG_BYTES: usize = 1 << 20;
 const WIDTH: RangeInclusive<usize> = 1..=65_536;
 /// Layers of one stack; the published model has 32. Bounds the table of expected tensors to some 10^4 rows.
 const LAYERS: RangeInclusive<usize> = 1..=256;
-/// Side of the token grid, tokens: 72 in the published model. Activations grow with its square and no file pays for it.
-const MAX_GRID: usize = 1024;
+/// Side of the token grid, tokens: 72 in the published model. Activations grow with its square and no file pays for it;
+/// kernels are built for no more.
+const MAX_GRID: usize = 256;
 /// Side of an attention window, tokens: 24 in the published model. The grid is padded to a multiple of it.
 const WINDOW: RangeInclusive<usize> = 1..=512;
 /// Depths of small heads and counts of mask tokens: 2 to 4 in the published model.

@@ -9,6 +9,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Heads of one attention.
 const HEADS: RangeInclusive<usize> = 1..=1024;
+/// Widest head, which attention kernels keep whole; the published model has 64.
+const MAX_HEAD: usize = 256;
 /// Sides of pictures and patches, pixels.
 const SIDE: RangeInclusive<usize> = 1..=16_384;
 
@@ -123,6 +125,9 @@ impl<'a> Node<'a> {
         let heads = self.uint(key, default, HEADS)?;
         if !width.is_multiple_of(heads) {
             return Err(self.wrong(key, format!("a divisor of {of} ({width})"), heads));
+        }
+        if width / heads > MAX_HEAD {
+            return Err(self.wrong(of, format!("at most {MAX_HEAD} per head ({heads} heads)"), width));
         }
         Ok(heads)
     }
