@@ -69,3 +69,8 @@ pub use model::{Progress, Stage};
 pub use options::{Device, ModelOptions, SegmentOptions};
 pub use prompt::{Concept, ExemplarBox, LowResMask, MaskPrompt, Object, Point, Prompt};
 pub use segmentation::{PromptAnswer, RawTensor, Segmentation, Timings};
+
+/// The README's library example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
