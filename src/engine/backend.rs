@@ -117,10 +117,13 @@ fn known<T: 'static>(features: &Features) -> Result<&T> {
     features.downcast_ref().ok_or_else(|| Error::new(ErrorKind::Internal, "features of another back end"))
 }
 
+/// Most threads of a CPU back end. No machine has more cores; a slip of the finger must not start 100,000 of them.
+const MAX_THREADS: usize = 1024;
+
 /// Loads `checkpoint` on the device that `options` ask for, and says in words which that is.
 pub fn load(checkpoint: &Checkpoint, options: &ModelOptions) -> Result<(Arc<dyn Loaded>, String)> {
-    if options.threads == Some(0) {
-        return Err(Error::invalid("threads: expected at least 1, found 0"));
+    if let Some(n) = options.threads.filter(|n| !(1..=MAX_THREADS).contains(n)) {
+        return Err(Error::invalid(format!("threads: expected 1 to {MAX_THREADS}, found {n}")));
     }
     match options.device {
         Device::Auto | Device::Cpu => {
