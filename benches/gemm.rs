@@ -60,7 +60,7 @@ fn layers(c: &mut Criterion) {
             let mut y = Buffer::default();
             let mut row = format!("{name} {m} x {n} x {k}:");
             for (dtype, what) in [(Dtype::F32, "f32"), (Dtype::Bf16, "bf16")] {
-                let bytes = match dtype {
+                let bytes: Vec<u8> = match dtype {
                     Dtype::F32 => values(n * k).iter().flat_map(|v| v.to_le_bytes()).collect(),
                     _ => values(n * k).iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect(),
                 };

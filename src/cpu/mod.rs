@@ -3,11 +3,11 @@
 //! Everything computes in f32 on activations in flat buffers; weights stay as they are stored and are widened as they
 //! are read. Each operation checks its dimensions here, then hands slices to its file:
 //!
-//! - [`simd`]: vector instructions behind tokens, the only `unsafe`; [`isa`]: which of them this processor has
-//! - [`pool`]: threads and scratch memory
-//! - [`gemm`]: dense products, by which `linear`, `dot` and the convolutions of [`conv`] are done
-//! - [`attention`], [`norm`], [`activation`]: the rest of what takes time
-//! - [`rows`], [`resample`], [`roi`], [`boxes`]: what does not
+//! - `simd`: vector instructions behind tokens, the only `unsafe`; `isa`: which of them this processor has
+//! - `pool`: threads and scratch memory
+//! - `gemm`: dense products, by which `linear`, `dot` and the convolutions of `conv` are done
+//! - `attention`, `norm`, `activation`: the rest of what takes time
+//! - `rows`, `resample`, `roi`, `boxes`: what does not
 
 mod activation;
 mod attention;
