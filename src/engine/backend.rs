@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::cpu::{CpuOps, Isa};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{
-    Control, Exemplar, Grounding, ImageFeatures, ObjectAnswer, ObjectPrompt, Sam3, Scratch, TextFeatures,
+    Control, Exemplar, Grounding, ImageFeatures, Masks, ObjectAnswer, ObjectPrompt, Sam3, Scratch, TextFeatures,
 };
 use crate::ops::Ops;
 use crate::options::{Device, ModelOptions};
@@ -38,8 +38,14 @@ pub trait Running: Send {
         exemplars: &[Exemplar],
         control: &Control<'_>,
     ) -> Result<Grounding>;
-    fn masks(&mut self, queries: &[usize]) -> Result<Vec<Vec<f32>>>;
-    fn semantic(&mut self) -> Result<Vec<f32>>;
+    fn masks(
+        &mut self,
+        image: &Features,
+        grounding: &Grounding,
+        queries: &[usize],
+        semantic: bool,
+        control: &Control<'_>,
+    ) -> Result<Masks>;
     fn segment(
         &mut self,
         image: &Features,
@@ -92,12 +98,16 @@ impl<O: Ops> Running for Worker<O> {
         self.on.model.ground(&self.on.ops, image, text, exemplars, &mut self.scratch, control)
     }
 
-    fn masks(&mut self, queries: &[usize]) -> Result<Vec<Vec<f32>>> {
-        self.on.model.masks(&self.on.ops, queries, &mut self.scratch)
-    }
-
-    fn semantic(&mut self) -> Result<Vec<f32>> {
-        self.on.model.semantic(&self.on.ops, &mut self.scratch)
+    fn masks(
+        &mut self,
+        image: &Features,
+        grounding: &Grounding,
+        queries: &[usize],
+        semantic: bool,
+        control: &Control<'_>,
+    ) -> Result<Masks> {
+        let image = known::<ImageFeatures<O>>(image)?;
+        self.on.model.masks(&self.on.ops, image, grounding, queries, semantic, &mut self.scratch, control)
     }
 
     fn segment(

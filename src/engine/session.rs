@@ -9,7 +9,7 @@ use crate::engine::{Model, postprocess};
 use crate::error::{Error, Result};
 use crate::image::{ImageView, resize, resize_antialias_f32};
 use crate::instance::Instance;
-use crate::model::{Control, Exemplar, ObjectPrompt, Progress, Stage};
+use crate::model::{Control, Exemplar, Masks, ObjectPrompt, Progress, Stage};
 use crate::options::SegmentOptions;
 use crate::prompt::{Concept, LowResMask, MaskPrompt, Object, Prompt};
 use crate::segmentation::{PromptAnswer, RawTensor, Segmentation, Timings};
@@ -220,15 +220,14 @@ impl Session {
         let side = self.model.mask_side();
         let queries: Vec<usize> = if options.raw { (0..scores.len()).collect() } else { kept.clone() };
         let want_semantic = options.semantic || options.raw;
-        let (masks, semantic) = self.stage(Stage::Masks, |run, _| {
-            let masks = run.masks(&queries)?;
-            let semantic = if want_semantic { Some(run.semantic()?) } else { None };
-            Ok((masks, semantic))
+        let Masks { queries: masks, semantic } = self.stage(Stage::Masks, |run, control| {
+            run.masks(&image.features, &grounding, &queries, want_semantic, control)
         })?;
         let start = Instant::now();
         let mut found = Vec::with_capacity(kept.len());
         for (i, &query) in kept.iter().enumerate() {
             let logits = &masks[if options.raw { query } else { i }];
+            check_finite(&[logits, &grounding.boxes[query]])?;
             let mask = postprocess::concept_mask(logits, side, image.width, image.height, options.mask_threshold)?;
             let [x0, y0, x1, y1] = grounding.boxes[query];
             let bbox = [x0 * w, y0 * h, x1 * w, y1 * h];
@@ -281,6 +280,7 @@ impl Session {
         let start = Instant::now();
         let mut found = Vec::with_capacity(answer.masks.len());
         for (logits, &score) in answer.masks.iter().zip(&answer.ious) {
+            check_finite(&[logits])?;
             let mask = postprocess::object_mask(logits, side, image.width, image.height, options.mask_threshold)?;
             let bbox = mask.bounding_box().map_or([0.0; 4], |b| b.map(|v| v as f32));
             let low_res = LowResMask::new(logits.as_slice(), side)?;

@@ -49,6 +49,17 @@ pub struct Grounding {
     pub boxes: Vec<[f32; 4]>,
     /// Logit of the concept being in the picture at all.
     pub presence: f32,
+    /// Rows of the prompt in the scratch, for [`Sam3::masks`].
+    prompt_tokens: usize,
+}
+
+/// Masks of the detector at its own resolution, `4·grid` a side.
+#[derive(Clone, Debug, Default)]
+pub struct Masks {
+    /// Logits of each chosen query.
+    pub queries: Vec<Vec<f32>>,
+    /// Logits of the concept as a whole, if asked for.
+    pub semantic: Option<Vec<f32>>,
 }
 
 /// The detector's parts.
@@ -176,8 +187,7 @@ impl<O: Ops> Sam3<O> {
             .chunks_exact(4)
             .map(|b| [b[0] - 0.5 * b[2], b[1] - 0.5 * b[3], b[0] + 0.5 * b[2], b[1] + 0.5 * b[3]])
             .collect();
-        det.mask_head.embed_pixels(ops, levels, grid, p, s, control)?;
-        Ok(Grounding { logits, boxes, presence })
+        Ok(Grounding { logits, boxes, presence, prompt_tokens: p })
     }
 
     /// The prompt in `s.prompt[p, d]`: text tokens, then exemplar tokens. Returns `p`.
@@ -208,14 +218,29 @@ impl<O: Ops> Sam3<O> {
         Ok(p)
     }
 
-    /// Mask logits `[(4·grid)²]` of the chosen queries of the last [`Sam3::ground`] on this scratch.
-    pub fn masks(&self, ops: &O, queries: &[usize], s: &mut Scratch<O>) -> Result<Vec<Vec<f32>>> {
-        self.detector()?.mask_head.masks(ops, queries, self.mask_pixels(), s)
-    }
-
-    /// Semantic logits `[(4·grid)²]` of the last [`Sam3::ground`] on this scratch.
-    pub fn semantic(&self, ops: &O, s: &mut Scratch<O>) -> Result<Vec<f32>> {
-        self.detector()?.mask_head.semantic(ops, self.mask_pixels(), s)
+    /// Masks of the chosen queries of `grounding`, which must be the last on this scratch. Nothing is computed if nothing
+    /// is asked for.
+    pub fn masks(
+        &self,
+        ops: &O,
+        image: &ImageFeatures<O>,
+        grounding: &Grounding,
+        queries: &[usize],
+        semantic: bool,
+        s: &mut Scratch<O>,
+        control: &Control<'_>,
+    ) -> Result<Masks> {
+        if queries.is_empty() && !semantic {
+            return Ok(Masks::default());
+        }
+        let head = &self.detector()?.mask_head;
+        let levels = image.detector.as_ref().ok_or_else(foreign_image)?;
+        let (grid, pixels) = (self.config.vision.grid(), self.mask_side().pow(2));
+        head.embed_pixels(ops, levels, grid, grounding.prompt_tokens, s, control)?;
+        let queries = head.masks(ops, queries, pixels, s)?;
+        let semantic = if semantic { Some(head.semantic(ops, pixels, s)?) } else { None };
+        control.step(Stage::Masks, 1, 1)?;
+        Ok(Masks { queries, semantic })
     }
 
     /// One object by clicks, a box or a mask (`Sam3TrackerModel.forward`).
@@ -237,10 +262,6 @@ impl<O: Ops> Sam3<O> {
     /// Side of a low-resolution mask.
     pub fn mask_side(&self) -> usize {
         4 * self.config.vision.grid()
-    }
-
-    fn mask_pixels(&self) -> usize {
-        self.mask_side().pow(2)
     }
 
     fn detector(&self) -> Result<&Detector<O>> {
