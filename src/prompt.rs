@@ -167,6 +167,19 @@ fn check_box(what: &str, b: [f32; 4], width: usize, height: usize) -> Result<()>
 impl Prompt {
     /// Checks this prompt against a picture of `width × height` pixels and low-resolution masks of `mask_side`.
     pub(crate) fn check(&self, width: usize, height: usize, mask_side: usize) -> Result<()> {
+        self.check_within(width, height)?;
+        match self {
+            Prompt::Object(Object { mask: Some(mask), .. }) => mask.check(mask_side),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks this prompt against a picture of `width × height` pixels: what every call does first, for callers that
+    /// want to know before they open a model.
+    ///
+    /// Fails with [`crate::ErrorKind::InvalidArgument`] for an empty prompt, one outside the picture, a box whose
+    /// corners are reversed or not finite.
+    pub fn check_within(&self, width: usize, height: usize) -> Result<()> {
         match self {
             Prompt::Concept(c) => {
                 if c.text.as_ref().is_none_or(|t| t.trim().is_empty()) && c.exemplars.is_empty() {
@@ -179,8 +192,7 @@ impl Prompt {
                     return Err(Error::invalid("object prompt: expected a point, a box or a mask, found none"));
                 }
                 o.points.iter().try_for_each(|p| check_point(p, width, height))?;
-                o.bbox.map_or(Ok(()), |b| check_box("box", b, width, height))?;
-                o.mask.as_ref().map_or(Ok(()), |m| m.check(mask_side))
+                o.bbox.map_or(Ok(()), |b| check_box("box", b, width, height))
             }
         }
     }

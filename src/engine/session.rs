@@ -8,8 +8,8 @@ use crate::engine::backend::{Features, Running};
 use crate::engine::{Model, postprocess};
 use crate::error::{Error, Result};
 use crate::image::{ImageView, resize, resize_antialias_f32};
-use crate::instance::Instance;
-use crate::model::{Control, Exemplar, Masks, ObjectPrompt, Progress, Stage};
+use crate::instance::{Instance, Mask};
+use crate::model::{Control, Exemplar, Masks, ObjectPrompt, Progress, Stage, missing_part};
 use crate::options::SegmentOptions;
 use crate::prompt::{Concept, LowResMask, MaskPrompt, Object, Prompt};
 use crate::segmentation::{PromptAnswer, RawTensor, Segmentation, Timings};
@@ -105,6 +105,10 @@ impl Session {
     /// Looks at a picture once, for any number of prompts: resize to the model's square, ViT, feature pyramids.
     pub fn encode(&mut self, picture: &ImageView<'_>) -> Result<ImageEmbedding> {
         self.begin();
+        self.look(picture)
+    }
+
+    fn look(&mut self, picture: &ImageView<'_>) -> Result<ImageEmbedding> {
         let start = Instant::now();
         let rgb = resize(picture, self.model.info().config.vision.image_size);
         self.timings.add("resize", start.elapsed());
@@ -125,16 +129,61 @@ impl Session {
         options: &SegmentOptions,
     ) -> Result<Segmentation> {
         self.begin();
-        options.check()?;
+        self.check(image.width, image.height, prompts, options)?;
         if !image.model.is(&self.model) {
             return Err(Error::invalid("this picture was encoded by another model"));
         }
+        self.answer(image, prompts, options)
+    }
+
+    /// [`Session::encode`] and [`Session::segment`] in one. Wrong prompts and options are refused before the picture is
+    /// looked at.
+    pub fn run(
+        &mut self,
+        picture: &ImageView<'_>,
+        prompts: &[Prompt],
+        options: &SegmentOptions,
+    ) -> Result<Segmentation> {
+        self.begin();
+        self.check(picture.width(), picture.height(), prompts, options)?;
+        let image = self.look(picture)?;
+        self.answer(&image, prompts, options)
+    }
+
+    /// A cancellation belongs to the call it meets.
+    fn begin(&mut self) {
+        self.cancel.store(false, Ordering::Relaxed);
+    }
+
+    /// Everything about a question that can be wrong before any work.
+    fn check(&self, width: usize, height: usize, prompts: &[Prompt], options: &SegmentOptions) -> Result<()> {
+        options.check()?;
         if prompts.is_empty() {
             return Err(Error::invalid(
                 "expected at least one prompt (text, exemplar, point, box or mask), found none",
             ));
         }
-        prompts.iter().try_for_each(|p| p.check(image.width, image.height, self.model.mask_side()))?;
+        Mask::check_size(width, height)?;
+        let config = &self.model.info().config;
+        for prompt in prompts {
+            prompt.check(width, height, self.model.mask_side())?;
+            match prompt {
+                Prompt::Concept(_) if config.detector.is_none() => {
+                    return Err(missing_part("detector", "text and exemplars"));
+                }
+                Prompt::Object(_) if config.tracker.is_none() => {
+                    return Err(missing_part("tracker", "points, boxes and masks"));
+                }
+                // Too long a phrase shows only when it is tokenised.
+                Prompt::Concept(concept) => self.model.tokens(phrase(concept)).map(drop)?,
+                Prompt::Object(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers prompts that passed [`Session::check`].
+    fn answer(&mut self, image: &ImageEmbedding, prompts: &[Prompt], options: &SegmentOptions) -> Result<Segmentation> {
         let mut found: Found = Vec::new();
         let mut answers = Vec::with_capacity(prompts.len());
         for (index, prompt) in prompts.iter().enumerate() {
@@ -149,22 +198,6 @@ impl Session {
         found.truncate(options.max_masks.unwrap_or(usize::MAX));
         let (instances, low_res) = found.into_iter().unzip();
         Ok(Segmentation { width: image.width, height: image.height, instances, prompts: answers, low_res })
-    }
-
-    /// [`Session::encode`] and [`Session::segment`] in one.
-    pub fn run(
-        &mut self,
-        picture: &ImageView<'_>,
-        prompts: &[Prompt],
-        options: &SegmentOptions,
-    ) -> Result<Segmentation> {
-        let image = self.encode(picture)?;
-        self.segment(&image, prompts, options)
-    }
-
-    /// A cancellation belongs to the call it meets.
-    fn begin(&mut self) {
-        self.cancel.store(false, Ordering::Relaxed);
     }
 
     /// Runs and times one stage under this session's hooks.
@@ -199,8 +232,7 @@ impl Session {
         index: usize,
         options: &SegmentOptions,
     ) -> Result<(Found, PromptAnswer)> {
-        let phrase = concept.text.as_deref().filter(|t| !t.trim().is_empty()).unwrap_or(VISUAL);
-        let text = self.text(phrase)?;
+        let text = self.text(phrase(concept))?;
         let (w, h) = (image.width as f32, image.height as f32);
         let exemplars: Vec<Exemplar> = concept
             .exemplars
@@ -213,7 +245,7 @@ impl Session {
             .collect();
         let grounding =
             self.stage(Stage::Ground, |run, control| run.ground(&image.features, &text, &exemplars, control))?;
-        check_finite(&[&grounding.logits, &[grounding.presence]])?;
+        check_finite([grounding.logits.as_slice(), &[grounding.presence], grounding.boxes.as_flattened()])?;
         let presence = postprocess::sigmoid(grounding.presence);
         let scores: Vec<f32> = grounding.logits.iter().map(|&l| postprocess::sigmoid(l) * presence).collect();
         let kept = postprocess::best(&scores, options.threshold, options.max_masks);
@@ -223,11 +255,11 @@ impl Session {
         let Masks { queries: masks, semantic } = self.stage(Stage::Masks, |run, control| {
             run.masks(&image.features, &grounding, &queries, want_semantic, control)
         })?;
+        check_finite(masks.iter().chain(&semantic).map(Vec::as_slice))?;
         let start = Instant::now();
         let mut found = Vec::with_capacity(kept.len());
         for (i, &query) in kept.iter().enumerate() {
             let logits = &masks[if options.raw { query } else { i }];
-            check_finite(&[logits, &grounding.boxes[query]])?;
             let mask = postprocess::concept_mask(logits, side, image.width, image.height, options.mask_threshold)?;
             let [x0, y0, x1, y1] = grounding.boxes[query];
             let bbox = [x0 * w, y0 * h, x1 * w, y1 * h];
@@ -276,11 +308,11 @@ impl Session {
         let multimask = options.multimask;
         let answer =
             self.stage(Stage::Segment, |run, control| run.segment(&image.features, &prompt, multimask, control))?;
-        check_finite(&[&answer.ious, &[answer.object_score]])?;
+        check_finite([answer.ious.as_slice(), &[answer.object_score]])?;
+        check_finite(answer.masks.iter().map(Vec::as_slice))?;
         let start = Instant::now();
         let mut found = Vec::with_capacity(answer.masks.len());
         for (logits, &score) in answer.masks.iter().zip(&answer.ious) {
-            check_finite(&[logits])?;
             let mask = postprocess::object_mask(logits, side, image.width, image.height, options.mask_threshold)?;
             let bbox = mask.bounding_box().map_or([0.0; 4], |b| b.map(|v| v as f32));
             let low_res = LowResMask::new(logits.as_slice(), side)?;
@@ -302,12 +334,17 @@ impl Session {
     }
 }
 
+/// What the text encoder reads for a concept.
+fn phrase(concept: &Concept) -> &str {
+    concept.text.as_deref().filter(|t| !t.trim().is_empty()).unwrap_or(VISUAL)
+}
+
 /// Weights that are damaged within a valid file show here and nowhere else.
-fn check_finite(values: &[&[f32]]) -> Result<()> {
-    match values.iter().flat_map(|v| v.iter()).find(|v| !v.is_finite()) {
+fn check_finite<'a>(values: impl IntoIterator<Item = &'a [f32]>) -> Result<()> {
+    match values.into_iter().flatten().find(|v| !v.is_finite()) {
         None => Ok(()),
         Some(v) => {
-            Err(Error::checkpoint(format!("expected finite scores, found {v}: the checkpoint's weights are damaged")))
+            Err(Error::checkpoint(format!("expected finite outputs, found {v}: the checkpoint's weights are damaged")))
         }
     }
 }

@@ -231,6 +231,7 @@ impl<O: Ops> Sam3<O> {
         control: &Control<'_>,
     ) -> Result<Masks> {
         if queries.is_empty() && !semantic {
+            control.step(Stage::Masks, 1, 1)?;
             return Ok(Masks::default());
         }
         let head = &self.detector()?.mask_head;
@@ -269,7 +270,8 @@ impl<O: Ops> Sam3<O> {
     }
 }
 
-fn missing_part(part: &str, prompts: &str) -> Error {
+/// The error of asking a checkpoint for what it has no weights for.
+pub fn missing_part(part: &str, prompts: &str) -> Error {
     Error::new(ErrorKind::Unsupported, format!("this checkpoint has no {part}, so it cannot answer {prompts}"))
 }
 
