@@ -83,8 +83,8 @@ pub fn save(view: &ImageView<'_>, path: impl AsRef<Path>) -> Result<()> {
     save_as(view, path, FileFormat::of(path)?)
 }
 
-/// Writes a picture file in a given format, whole or not at all. A file already there is replaced; a symbolic link is
-/// replaced by the file, not followed.
+/// Writes a picture file in a given format, whole or not at all. A file already there is replaced; symbolic links are
+/// followed. What cannot be replaced, a device or a pipe such as `/dev/stdout`, is written to as it is.
 ///
 /// # Errors
 ///
@@ -147,6 +147,13 @@ impl Drop for Unfinished {
 }
 
 fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    // A link's target takes the file, so that the link itself survives; one that leads nowhere is replaced.
+    let target = fs::canonicalize(path);
+    let path = target.as_deref().unwrap_or(path);
+    if fs::metadata(path).is_ok_and(|m| !m.is_file() && !m.is_dir()) {
+        // Renaming a file over a device would take the device from everybody.
+        return File::options().write(true).open(path)?.write_all(bytes);
+    }
     // Unique among the threads of this process; other processes differ by their number.
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let name = path.file_name().ok_or(std::io::ErrorKind::InvalidInput)?;
