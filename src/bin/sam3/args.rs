@@ -5,8 +5,8 @@
 
 use std::path::PathBuf;
 
-use clap::builder::{NonEmptyStringValueParser, PathBufValueParser};
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::builder::{NonEmptyStringValueParser, PathBufValueParser, RangedU64ValueParser};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use sam3::{Device, Error, ModelOptions, Result, SegmentOptions};
 
 /// Model and machine, common to all subcommands.
@@ -78,7 +78,8 @@ fn model_args() -> [Arg; 3] {
         Arg::new("threads")
             .long("threads")
             .value_name("N")
-            .value_parser(value_parser!(usize))
+            .value_parser(positive())
+            .allow_negative_numbers(true)
             .help("CPU threads; one per physical core by default"),
     ]
 }
@@ -87,7 +88,7 @@ fn segment() -> Command {
     let many = |name: &'static str, value: &'static str, help: &'static str| {
         Arg::new(name).long(name).value_name(value).help(help).action(ArgAction::Append).allow_hyphen_values(true)
     };
-    let out = |name: &'static str, value: &'static str, help: &'static str| {
+    let file = |name: &'static str, value: &'static str, help: &'static str| {
         Arg::new(name).long(name).value_name(value).help(help).value_parser(PathBufValueParser::new())
     };
     Command::new("segment")
@@ -112,7 +113,7 @@ fn segment() -> Command {
         .next_help_heading("Objects")
         .arg(many("point", "X,Y[,-]", "A click on the object (with ,- beside it)"))
         .arg(many("box", "X0,Y0,X1,Y1", "A box round the object"))
-        .arg(many("mask", "FILE", "A mask picture, or a file of --tensors to refine"))
+        .arg(file("mask", "FILE", "A mask picture, or a file of --tensors to refine").action(ArgAction::Append))
         .arg(
             Arg::new("object")
                 .long("object")
@@ -136,16 +137,17 @@ fn segment() -> Command {
             Arg::new("max-masks")
                 .long("max-masks")
                 .value_name("N")
-                .value_parser(value_parser!(usize))
+                .value_parser(positive())
+                .allow_negative_numbers(true)
                 .help("At most so many instances, the best"),
         )
         .next_help_heading("Output")
-        .arg(out("overlay", "FILE", "Picture with tinted masks (png, jpeg or webp by its ending)").short('o'))
-        .arg(out("masks", "DIR", "One black and white PNG per instance"))
-        .arg(out("cutouts", "DIR", "One transparent PNG per instance"))
-        .arg(out("semantic", "FILE", "Mask of all pixels of the concept; numbered for several concepts"))
-        .arg(out("json", "FILE", "Scores, boxes and COCO run lengths; - is standard output"))
-        .arg(out("tensors", "FILE", "Raw outputs as safetensors, under upstream's names"))
+        .arg(file("overlay", "FILE", "Picture with tinted masks (png, jpeg or webp by its ending)").short('o'))
+        .arg(file("masks", "DIR", "One black and white PNG per instance"))
+        .arg(file("cutouts", "DIR", "One transparent PNG per instance"))
+        .arg(file("semantic", "FILE", "Mask of all pixels of the concept; numbered for several concepts"))
+        .arg(file("json", "FILE", "Scores, boxes and COCO run lengths; - is standard output"))
+        .arg(file("tensors", "FILE", "Raw outputs as safetensors, under upstream's names"))
 }
 
 fn threshold(name: &'static str, help: &'static str) -> Arg {
@@ -154,8 +156,18 @@ fn threshold(name: &'static str, help: &'static str) -> Arg {
         .value_name("P")
         .default_value("0.5")
         .allow_hyphen_values(true)
-        .value_parser(value_parser!(f32))
+        .value_parser(probability)
         .help(help)
+}
+
+fn probability(text: &str) -> Result<f32, String> {
+    let value = text.parse().ok().filter(|v| (0.0..=1.0).contains(v));
+    value.ok_or_else(|| "expected a number within 0 to 1".into())
+}
+
+/// A count that is not zero.
+fn positive() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
 }
 
 impl Model {
@@ -210,17 +222,20 @@ impl Segment {
 }
 
 /// Values of a repeatable option with their positions.
-fn positioned<'a>(m: &'a ArgMatches, name: &str) -> impl Iterator<Item = (usize, &'a str)> {
-    let values = m.get_many::<String>(name).into_iter().flatten().map(String::as_str);
+fn positioned<'a, T: Clone + Send + Sync + 'static>(
+    m: &'a ArgMatches,
+    name: &str,
+) -> impl Iterator<Item = (usize, &'a T)> {
+    let values = m.get_many::<T>(name).into_iter().flatten();
     m.indices_of(name).into_iter().flatten().zip(values)
 }
 
 /// Each `--text` is a concept; an exemplar joins the `--text` before it, or the first one, or stands alone.
 fn concepts(m: &ArgMatches) -> Result<Vec<ConceptArgs>> {
-    let texts: Vec<(usize, &str)> = positioned(m, "text").collect();
+    let texts: Vec<(usize, &String)> = positioned(m, "text").collect();
     let mut concepts: Vec<ConceptArgs> =
         texts.iter().map(|(_, t)| ConceptArgs { text: Some(t.to_string()), exemplars: Vec::new() }).collect();
-    for (position, value) in positioned(m, "exemplar") {
+    for (position, value) in positioned::<String>(m, "exemplar") {
         let exemplar = exemplar(value)?;
         let owner = texts.iter().rposition(|(p, _)| *p < position).unwrap_or(0);
         if concepts.is_empty() {
@@ -237,17 +252,17 @@ fn objects(m: &ArgMatches) -> Result<Vec<ObjectArgs>> {
     cuts.sort_unstable();
     let mut objects: Vec<ObjectArgs> = (0..=cuts.len()).map(|_| ObjectArgs::default()).collect();
     let owner = |position: usize| cuts.partition_point(|cut| *cut < position);
-    for (position, value) in positioned(m, "point") {
+    for (position, value) in positioned::<String>(m, "point") {
         objects[owner(position)].points.push(point(value)?);
     }
-    for (position, value) in positioned(m, "box") {
+    for (position, value) in positioned::<String>(m, "box") {
         let slot = &mut objects[owner(position)].bbox;
         if slot.replace(numbers("--box", value, "X0,Y0,X1,Y1")?).is_some() {
             return Err(Error::invalid("--box: an object has one box; start the next object with --object"));
         }
     }
-    for (position, value) in positioned(m, "mask") {
-        if objects[owner(position)].mask.replace(PathBuf::from(value)).is_some() {
+    for (position, value) in positioned::<PathBuf>(m, "mask") {
+        if objects[owner(position)].mask.replace(value.clone()).is_some() {
             return Err(Error::invalid("--mask: an object has one mask; start the next object with --object"));
         }
     }

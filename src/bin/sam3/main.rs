@@ -10,6 +10,7 @@ mod progress;
 mod segment;
 mod tensors;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use sam3::{Error, ErrorKind};
@@ -24,7 +25,8 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("sam3: {e}");
+            // If nobody can be told, the exit code still says it.
+            let _ = writeln!(std::io::stderr(), "sam3: {e}");
             ExitCode::from(exit_code(&e))
         }
     }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use sam3::image::{self, FileFormat, ImageView, Picture, PixelFormat};
@@ -13,13 +14,16 @@ use crate::args::Segment;
 use crate::segment::{Times, io_error};
 use crate::tensors;
 
-/// Fails for outputs that cannot be written, before the work begins: an unknown ending, a folder that is not there.
+/// Fails for outputs that cannot be written, before the work begins: an unknown ending, a folder that is not there or
+/// takes no files, a path used twice.
 pub fn check(args: &Segment) -> Result<()> {
     for path in [&args.overlay, &args.semantic].into_iter().flatten() {
         FileFormat::of(path)?;
     }
     let json = args.json.as_ref().filter(|p| **p != Path::new("-"));
-    for path in [args.overlay.as_ref(), args.semantic.as_ref(), json, args.tensors.as_ref()].into_iter().flatten() {
+    let files = [args.overlay.as_ref(), args.semantic.as_ref(), json, args.tensors.as_ref()];
+    let files: Vec<&PathBuf> = files.into_iter().flatten().collect();
+    for (i, path) in files.iter().enumerate() {
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         if !folder.is_dir() {
             return Err(Error::invalid(format!(
@@ -31,13 +35,46 @@ pub fn check(args: &Segment) -> Result<()> {
         if path.is_dir() {
             return Err(Error::invalid(format!("{}: expected a file name, found a folder", path.display())));
         }
-    }
-    for path in [&args.masks, &args.cutouts].into_iter().flatten() {
-        if path.exists() && !path.is_dir() {
-            return Err(Error::invalid(format!("{}: expected a folder, found a file", path.display())));
+        if files[..i].contains(path) {
+            return Err(Error::invalid(format!("{}: expected a file of its own for each output", path.display())));
+        }
+        // Devices and pipes are written to, not replaced, so their folder takes nothing.
+        if !path.exists() || path.is_file() {
+            probe(&path.canonicalize().ok().and_then(|p| p.parent().map(PathBuf::from)).unwrap_or(folder.into()))?;
         }
     }
+    for path in [&args.masks, &args.cutouts].into_iter().flatten() {
+        let nearest = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("."));
+        if !nearest.is_dir() {
+            return Err(Error::invalid(format!(
+                "{}: expected a folder, but {} is a file",
+                path.display(),
+                nearest.display()
+            )));
+        }
+        probe(nearest)?;
+    }
     Ok(())
+}
+
+/// Fails unless files can be made in `folder`. Only making one tells: permissions, read-only file systems and access
+/// lists all have a say.
+fn probe(folder: &Path) -> Result<()> {
+    let path = folder.join(format!(".sam3-{}.probe", std::process::id()));
+    fs::File::create_new(&path)
+        .and_then(|_| fs::remove_file(&path))
+        .map_err(|e| io_error(folder, "cannot write into the folder", e))
+}
+
+/// Writes `text` to standard output. A reader that has seen enough and closed the pipe is no failure.
+pub fn say(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(io_error(Path::new("standard output"), "cannot write", e))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Writes everything that was asked for.
@@ -72,7 +109,7 @@ pub fn write(args: &Segment, picture: &Picture, answer: &Segmentation, labels: &
         let text = serde_json::to_string_pretty(&document(&args.image, answer, labels, times));
         let text = text.expect("the document has no failing member") + "\n";
         if path == Path::new("-") {
-            print!("{text}");
+            say(&text)?;
         } else {
             image::write_file(path, text.as_bytes())?;
         }

@@ -25,11 +25,12 @@ pub fn run(args: &Segment) -> Result<()> {
     let start = Instant::now();
     let picture = Picture::open(&args.image)?;
     timed("decode", start);
+    let prompts = prompts(args)?;
+    prompts.iter().try_for_each(|p| p.check_within(picture.width(), picture.height()))?;
     let start = Instant::now();
     let model = Model::open(path, &args.model.options)?;
     timed("load", start);
 
-    let prompts = prompts(args, model.mask_side())?;
     let mut session = model.session();
     let bar = progress::show(&mut session);
     let answer = session.run(&picture.view(), &prompts, &args.options);
@@ -41,7 +42,7 @@ pub fn run(args: &Segment) -> Result<()> {
     let labels = labels(&prompts);
     outputs::write(args, &picture, &answer, &labels, &times)?;
     if args.json.as_deref() != Some(Path::new("-")) {
-        table(&answer, &labels);
+        outputs::say(&table(&answer, &labels))?;
     }
     Ok(())
 }
@@ -51,10 +52,10 @@ fn millis(t: Duration) -> f64 {
 }
 
 /// Concepts first, then objects.
-fn prompts(args: &Segment, mask_side: usize) -> Result<Vec<Prompt>> {
+fn prompts(args: &Segment) -> Result<Vec<Prompt>> {
     let mut prompts: Vec<Prompt> = args.concepts.iter().map(concept).collect();
     for o in &args.objects {
-        prompts.push(object(o, mask_side)?);
+        prompts.push(object(o)?);
     }
     Ok(prompts)
 }
@@ -64,16 +65,16 @@ fn concept(c: &ConceptArgs) -> Prompt {
     Prompt::Concept(Concept { text: c.text.clone(), exemplars })
 }
 
-fn object(o: &ObjectArgs, mask_side: usize) -> Result<Prompt> {
+fn object(o: &ObjectArgs) -> Result<Prompt> {
     let points = o.points.iter().map(|&([x, y], positive)| Point { x, y, positive }).collect();
-    let mask = o.mask.as_deref().map(|path| mask(path, mask_side)).transpose()?;
+    let mask = o.mask.as_deref().map(mask).transpose()?;
     Ok(Prompt::Object(Object { points, bbox: o.bbox, mask }))
 }
 
 /// A mask prompt: logits of an earlier `--tensors`, or a picture that is bright where the object is.
-fn mask(path: &Path, side: usize) -> Result<MaskPrompt> {
+fn mask(path: &Path) -> Result<MaskPrompt> {
     if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("safetensors")) {
-        return tensors::read_mask(path, side).map(MaskPrompt::Logits);
+        return tensors::read_mask(path).map(MaskPrompt::Logits);
     }
     let picture = Picture::open(path)?;
     let pixels: Vec<u8> = picture.pixels().chunks_exact(3).map(|p| p[0].max(p[1]).max(p[2])).collect();
@@ -93,18 +94,20 @@ fn labels(prompts: &[Prompt]) -> Vec<String> {
 }
 
 /// The answer for people.
-fn table(answer: &Segmentation, labels: &[String]) {
+fn table(answer: &Segmentation, labels: &[String]) -> String {
+    let mut lines = Vec::new();
     if answer.instances.is_empty() {
-        println!("nothing found");
+        lines.push("nothing found\n".to_owned());
     }
     for (i, found) in answer.instances.iter().enumerate() {
         let [x0, y0, x1, y1] = found.bbox.map(|v| v.round());
-        let label = &labels[found.prompt];
-        println!("{i:>3}  {:.3}  {label:<20}  box {x0},{y0},{x1},{y1}  area {}", found.score, found.area());
+        let (label, score, area) = (&labels[found.prompt], found.score, found.area());
+        lines.push(format!("{i:>3}  {score:.3}  {label:<20}  box {x0},{y0},{x1},{y1}  area {area}\n"));
     }
     for (label, prompt) in labels.iter().zip(&answer.prompts) {
-        println!("     {:.3}  {label:<20}  presence", prompt.presence);
+        lines.push(format!("     {:.3}  {label:<20}  presence\n", prompt.presence));
     }
+    lines.concat()
 }
 
 /// An error of a file that is not the library's.
