@@ -67,6 +67,18 @@ impl ImageEmbedding {
     }
 }
 
+impl std::fmt::Debug for ImageEmbedding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ImageEmbedding({}×{})", self.width, self.height)
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("model", &self.model).finish_non_exhaustive()
+    }
+}
+
 /// Instances of one prompt with their logits.
 type Found = Vec<(Instance, LowResMask)>;
 
