@@ -40,8 +40,8 @@ macro_rules! proved {
 
 impl Simd for Neon {
     type F = float32x4_t;
-    // 8·3 accumulators, 3 columns, 2 vectors of rows, of 32 registers.
-    type Tile = Shape<8, 3>;
+    // 12·2 accumulators, 2 columns, broadcasts from memory, of 32 registers; 8 columns divide attention's key blocks.
+    type Tile = Shape<12, 2>;
     const LANES: usize = 4;
 
     #[inline(always)]
