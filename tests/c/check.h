@@ -13,7 +13,7 @@
 /* The library promises to leave this alone; every check looks at it. */
 static sam3_error *error = NULL;
 
-static void fail(const char *file, int line, const char *what) {
+static inline void fail(const char *file, int line, const char *what) {
     fprintf(stderr, "%s:%d: %s: %s\n", file, line, what, sam3_error_message(error));
     exit(1);
 }
@@ -44,14 +44,14 @@ static void fail(const char *file, int line, const char *what) {
     } while (0)
 
 /* The path `dir/name`, valid until the next call. */
-static const char *in(const char *dir, const char *name) {
+static inline const char *in(const char *dir, const char *name) {
     static char path[4096];
     CHECK((size_t)snprintf(path, sizeof path, "%s/%s", dir, name) < sizeof path);
     return path;
 }
 
 /* All bytes of a file, to be freed. */
-static uint8_t *slurp(const char *path, size_t *size) {
+static inline uint8_t *slurp(const char *path, size_t *size) {
     FILE *file = fopen(path, "rb");
     CHECK(file != NULL);
     CHECK(fseek(file, 0, SEEK_END) == 0);

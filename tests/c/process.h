@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static int thread_count(void) {
+static inline int thread_count(void) {
     DIR *tasks = opendir("/proc/self/task");
     int count = 0;
     if (tasks == NULL) abort();
@@ -18,7 +18,7 @@ static int thread_count(void) {
 }
 
 /* Mappings whose line holds `name`, all for "". */
-static int mapping_count(const char *name) {
+static inline int mapping_count(const char *name) {
     FILE *maps = fopen("/proc/self/maps", "r");
     char line[8192];
     int count = 0;
@@ -28,7 +28,7 @@ static int mapping_count(const char *name) {
     return count;
 }
 
-static long resident_kib(void) {
+static inline long resident_kib(void) {
     FILE *statm = fopen("/proc/self/statm", "r");
     long size = 0, resident = 0;
     if (statm == NULL || fscanf(statm, "%ld %ld", &size, &resident) != 2) abort();
