@@ -68,13 +68,8 @@ pub unsafe extern "C" fn sam3_devices_new(out: *mut *mut sam3_devices, error: *m
         let machine = Machine::look()?;
         let memory = machine.memory.unwrap_or_default();
         let cores = machine.cores;
-        let entry = |kind, name: &str, isas: &str| Entry {
-            kind,
-            index: 0,
-            name: c_string(name),
-            isas: c_string(isas),
-            memory,
-        };
+        let entry =
+            |kind, name: &str, isas: &str| Entry { kind, index: 0, name: c_string(name), isas: c_string(isas), memory };
         *out = give(sam3_devices {
             entries: vec![
                 entry(SAM3_DEVICE_CPU, &format!("CPU, {cores} cores"), &machine.isas.join(" ")),

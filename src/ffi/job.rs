@@ -73,8 +73,7 @@ fn submit(taken: Taken, work: impl FnOnce(Taken) -> Result<Made> + Send + 'stati
         *told.phase() = Phase::Done(outcome);
         told.done.notify_all();
     });
-    let thread =
-        thread.map_err(|e| Error::new(ErrorKind::OutOfMemory, "expected to start a thread").with_source(e))?;
+    let thread = thread.map_err(|e| Error::new(ErrorKind::OutOfMemory, "expected to start a thread").with_source(e))?;
     Ok(sam3_job { state, cancel, thread: Some(thread) })
 }
 

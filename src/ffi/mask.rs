@@ -173,7 +173,8 @@ fn lend(answer: &Answer, which: Which, format: u32, space: u32) -> Result<sam3_m
         // Another thread may be first; then this plane is dropped.
         let _ = slot.set(plane(answer, which, format, space)?);
     }
-    let plane = slot.get().ok_or_else(|| Error::new(crate::ErrorKind::Internal, "a mask that was just made is gone"))?;
+    let plane =
+        slot.get().ok_or_else(|| Error::new(crate::ErrorKind::Internal, "a mask that was just made is gone"))?;
     Ok(sam3_mask_view {
         size: 0,
         format,

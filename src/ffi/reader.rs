@@ -12,13 +12,7 @@ pub type sam3_size_fn = Option<unsafe extern "C" fn(user: *mut c_void, name: *co
 /// Reads up to `size` bytes of the file `name` from `offset` on into `buffer`, and returns how many it read: fewer are
 /// fine, 0 and less mean that reading failed. `user` is the reader's. It must not throw.
 pub type sam3_read_fn = Option<
-    unsafe extern "C" fn(
-        user: *mut c_void,
-        name: *const c_char,
-        offset: u64,
-        buffer: *mut c_void,
-        size: u64,
-    ) -> i64,
+    unsafe extern "C" fn(user: *mut c_void, name: *const c_char, offset: u64, buffer: *mut c_void, size: u64) -> i64,
 >;
 
 /// A file system of the host: an archive, a resource, a network. Asked for `config.json`, `model.safetensors` and

@@ -348,8 +348,7 @@ pub unsafe extern "C" fn sam3_encode_bytes(
 ) -> i32 {
     let body = || {
         // SAFETY: the caller's promise, see the module's text.
-        let (out, session, bytes) =
-            unsafe { (handle_out(out, "out")?, shared(session)?, many(bytes, size, "bytes")?) };
+        let (out, session, bytes) = unsafe { (handle_out(out, "out")?, shared(session)?, many(bytes, size, "bytes")?) };
         let taken = session.take()?;
         let log = taken.log();
         let image = taken.run("sam3_encode_bytes", |s| encode(s, &Picture::decode(bytes)?.view(), log))?;

@@ -17,13 +17,13 @@ static float score;
 static atomic_int busy, answered, cancelled;
 
 /* Every thread has a place for errors of its own. */
-static void must(int32_t status, sam3_error *e, int line) {
+static void must(int32_t status, sam3_error **e, int line) {
     if (status != SAM3_OK) {
-        fprintf(stderr, "threads.c:%d: %s\n", line, sam3_error_message(e));
+        fprintf(stderr, "threads.c:%d: %s\n", line, sam3_error_message(*e));
         exit(1);
     }
 }
-#define MUST(call) must(call, mine, __LINE__)
+#define MUST(call) must(call, &mine, __LINE__)
 
 static void same_answer(const sam3_result *result) {
     sam3_error *mine = NULL;

@@ -74,9 +74,7 @@ impl Stream {
             self.0.extend(rle::encode_pairs(&found.mask).into_bytes());
             self.ints(&rle::encode_counts(&found.mask));
             let rings = polygon::contours(&found.mask, 0.5);
-            for (hole, ring) in
-                rings.outer.iter().map(|r| (0, r)).chain(rings.holes.iter().map(|r| (1, r)))
-            {
+            for (hole, ring) in rings.outer.iter().map(|r| (0, r)).chain(rings.holes.iter().map(|r| (1, r))) {
                 self.ints(&[hole]);
                 self.floats(ring);
             }
@@ -93,8 +91,7 @@ fn prompts(w: f32, h: f32) -> Vec<Prompt> {
     let points = points(w, h);
     let mut square = [0u8; 36];
     (2..4).for_each(|y| square[6 * y + 1..6 * y + 4].fill(200));
-    let exemplars =
-        vec![ExemplarBox { xyxy: some, positive: true }, ExemplarBox { xyxy: other, positive: false }];
+    let exemplars = vec![ExemplarBox { xyxy: some, positive: true }, ExemplarBox { xyxy: other, positive: false }];
     let mask = MaskPrompt::Picture { pixels: square[..].into(), width: 6, height: 6 };
     vec![
         Prompt::text("cat"),
@@ -106,10 +103,7 @@ fn prompts(w: f32, h: f32) -> Vec<Prompt> {
 }
 
 fn points(w: f32, h: f32) -> Vec<Point> {
-    vec![
-        Point { x: w / 3.0, y: h / 3.0, positive: true },
-        Point { x: w * 0.75, y: h * 0.75, positive: false },
-    ]
+    vec![Point { x: w / 3.0, y: h / 3.0, positive: true }, Point { x: w * 0.75, y: h * 0.75, positive: false }]
 }
 
 fn options() -> SegmentOptions {
@@ -166,5 +160,17 @@ impl Tour {
             out.result(&answer, THRESHOLD);
         }
         out.0
+    }
+
+    /// What `tour.cpp` writes: masks and run lengths of four instances.
+    pub fn wrapped(&mut self) -> Vec<u8> {
+        let (w, h) = (self.image.width() as f32, self.image.height() as f32);
+        let mut options = options();
+        (options.max_masks, options.multimask) = (Some(4), false);
+        let prompts = [Prompt::text("cat"), Object { points: points(w, h), ..Default::default() }.into()];
+        let answer = self.session.segment(&self.image, &prompts, &options).unwrap();
+        assert_eq!(answer.instances.len(), 4);
+        let bytes = |mask: &Mask| mask.to_u8().into_iter().chain(rle::encode_coco(mask).into_bytes());
+        answer.instances.iter().flat_map(|found| bytes(&found.mask).collect::<Vec<u8>>()).collect()
     }
 }

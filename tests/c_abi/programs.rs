@@ -69,9 +69,7 @@ fn the_example_at_the_top_of_the_header_works() {
     let source = dir.path().join("example.c");
     std::fs::write(&source, lines.collect::<Vec<_>>().join("\n")).unwrap();
     let source = source.to_str().unwrap();
-    for (compiler, source) in
-        available(&C).into_iter().flat_map(|c| [(c, source), (c, "examples/c/segment.c")])
-    {
+    for (compiler, source) in available(&C).into_iter().flat_map(|c| [(c, source), (c, "examples/c/segment.c")]) {
         let exe = Program::new(compiler, source).link(dir.path());
         let picture = fixture().join("input.png");
         // The fixture's weights are random numbers; this phrase finds something by chance.
@@ -119,7 +117,8 @@ fn load_and_unload_rounds_leave_nothing() {
 #[test]
 fn headers_are_clean_in_every_language() {
     let dir = tempfile::tempdir().unwrap();
-    let twice = "#include \"sam3.h\"\n#include \"sam3.h\"\nint main(void) { return sam3_abi_version() != SAM3_ABI_VERSION; }\n";
+    let twice =
+        "#include \"sam3.h\"\n#include \"sam3.h\"\nint main(void) { return sam3_abi_version() != SAM3_ABI_VERSION; }\n";
     let (c, cpp) = (dir.path().join("twice.c"), dir.path().join("twice.cpp"));
     std::fs::write(&c, twice).unwrap();
     std::fs::write(&cpp, twice).unwrap();
@@ -132,6 +131,22 @@ fn headers_are_clean_in_every_language() {
     for compiler in available(&CPP) {
         for std in ["-std=c++11", "-std=c++17", "-std=c++20"] {
             Program::new(compiler, cpp.to_str().unwrap()).args(&[std, "-Wold-style-cast"]).check();
+        }
+    }
+}
+
+#[test]
+fn the_cpp_wrapper_finds_the_same_with_and_without_exceptions() {
+    let dir = tempfile::tempdir().unwrap();
+    let expected = Tour::new(&fixture()).wrapped();
+    for compiler in available(&CPP) {
+        for flags in [&["-Wold-style-cast"][..], &["-fno-exceptions", "-fno-rtti"], &["-std=c++20"]] {
+            let exe = Program::new(compiler, "tests/c/tour.cpp").args(flags).link(dir.path());
+            let out = dir.path().join("out.bin");
+            let output = succeed(Command::new(exe).arg(fixture()).arg(&out));
+            let exceptions = i32::from(!flags.contains(&"-fno-exceptions"));
+            assert_eq!(text(&output.stdout), format!("exceptions: {exceptions}\n"));
+            assert!(std::fs::read(&out).unwrap() == expected, "{compiler} {flags:?}");
         }
     }
 }
