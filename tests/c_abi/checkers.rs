@@ -7,30 +7,21 @@ use crate::tools::{Program, available, fixture, succeed};
 /// Valgrind 3.19 knows no AVX-512.
 const ISA: (&str, &str) = ("SAM3_ISA", "avx2");
 
-fn valgrind(program: &Program, leaks: &str) {
-    let dir = tempfile::tempdir().unwrap();
-    let exe = program.link(dir.path());
-    for valgrind in available(&["valgrind"]) {
-        let mut command = Command::new(valgrind);
-        command.args([
-            "--quiet",
-            "--error-exitcode=9",
-            "--leak-check=full",
-            "--show-leak-kinds=definite,indirect,possible",
-        ]);
-        command.args([leaks, "--fair-sched=yes"]).arg(&exe).arg(fixture()).env(ISA.0, ISA.1);
-        let output = succeed(&mut command);
-        assert_eq!(String::from_utf8_lossy(&output.stderr), "");
-    }
-}
-
 /// No invalid access, no use of uninitialised memory, nothing lost. Tables that dependencies keep for the life of the
-/// process stay reachable, and do not count.
+/// process stay reachable and do not count; nor does what is "possibly lost", since hash tables among them are held by
+/// pointers into their middle alone.
 #[test]
 fn misuse_under_valgrind() {
+    let dir = tempfile::tempdir().unwrap();
     for compiler in available(&["gcc"]) {
-        let leaks = "--errors-for-leak-kinds=definite,indirect,possible";
-        valgrind(&Program::new(compiler, "tests/c/misuse.c"), leaks);
+        let exe = Program::new(compiler, "tests/c/misuse.c").link(dir.path());
+        for valgrind in available(&["valgrind"]) {
+            let mut command = Command::new(valgrind);
+            command.args(["--quiet", "--error-exitcode=9", "--fair-sched=yes", "--leak-check=full"]);
+            command.args(["--show-leak-kinds=definite,indirect", "--errors-for-leak-kinds=definite,indirect"]);
+            let output = succeed(command.arg(&exe).arg(fixture()).env(ISA.0, ISA.1));
+            assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+        }
     }
 }
 

@@ -70,7 +70,7 @@ fn layouts_and_symbols_are_those_of_the_last_release() {
     }
     for line in header.lines().filter(|l| l.starts_with("#define SAM3_") && l.split(' ').count() == 3) {
         let name = line.split(' ').nth(1).unwrap();
-        if !name.starts_with("SAM3_VERSION_") {
+        if !name.starts_with("SAM3_VERSION_") && name != "SAM3_API" {
             source += &format!("    printf(\"{name} %lld\\n\", (long long){name});\n");
         }
     }
