@@ -6,7 +6,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::boundary::out;
+use super::boundary::given;
 use crate::{Error, ErrorKind, Result};
 
 /// A box: edges in pixels of the upright picture, x to the right and y down, `x0 < x1` and `y0 < y1`; the whole picture
@@ -79,7 +79,7 @@ fn check_size<T: Sized32>(size: u32) -> Result<usize> {
 /// A pointer that is neither NULL nor misaligned points to as many bytes as its first `u32` says.
 pub(super) unsafe fn read<T: Sized32>(pointer: *const T, what: &str) -> Result<T> {
     // SAFETY: handed on; the first member is there in every version.
-    let size = unsafe { out(pointer.cast_mut().cast::<u32>(), what)?.assume_init_read() };
+    let size = *unsafe { given(pointer.cast::<u32>(), what) }?;
     let size = check_size::<T>(size)?;
     // The first member's alignment is checked; the struct's own may be more.
     if !pointer.is_aligned() {
@@ -111,7 +111,7 @@ pub(super) struct Fill<T> {
 /// As [`read`], for writing, and until the value is dropped.
 pub(super) unsafe fn fill<T: Sized32>(pointer: *mut T, what: &str) -> Result<Fill<T>> {
     // SAFETY: handed on; the first member is there in every version, and set.
-    let size = unsafe { out(pointer.cast::<u32>(), what)?.assume_init_read() };
+    let size = *unsafe { given(pointer.cast_const().cast::<u32>(), what) }?;
     let size = check_size::<T>(size)?;
     if !pointer.is_aligned() {
         return Err(Error::invalid(format!("{what}: expected an aligned {}, found {pointer:p}", T::NAME)));

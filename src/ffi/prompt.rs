@@ -24,14 +24,20 @@ impl sam3_prompt {
 
     fn concept(&self, what: &str, f: impl FnOnce(&mut Concept)) -> Result<()> {
         match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            Prompt::Concept(concept) => Ok(f(concept)),
+            Prompt::Concept(concept) => {
+                f(concept);
+                Ok(())
+            }
             Prompt::Object(_) => Err(Error::invalid(format!("{what}: expected a concept prompt, found an object's"))),
         }
     }
 
     fn object(&self, what: &str, f: impl FnOnce(&mut Object)) -> Result<()> {
         match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            Prompt::Object(object) => Ok(f(object)),
+            Prompt::Object(object) => {
+                f(object);
+                Ok(())
+            }
             Prompt::Concept(_) => Err(Error::invalid(format!("{what}: expected an object prompt, found a concept's"))),
         }
     }

@@ -7,7 +7,7 @@ use std::ffi::{c_char, c_void};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::boundary::{call, fenced, give, given, handle_out, many, optional, optional_out, release, text};
+use super::boundary::{call, fenced, give, given, handle_out, many, optional, optional_out, plainly, release, text};
 use super::error::sam3_error;
 use super::image::{Pixels, Seen, Times, sam3_image, sam3_image_view};
 use super::log::{Log, SAM3_LOG_DEBUG};
@@ -156,7 +156,7 @@ impl Taken {
                 let broken = self.session.take();
                 *locked(&shared.slot) = Slot::Poisoned;
                 // What the panic left half-done may panic again when it is dropped.
-                let _ = fenced(|| Ok(drop(broken)));
+                plainly((), || drop(broken));
                 Err(defect)
             }
         };

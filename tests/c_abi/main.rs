@@ -5,6 +5,7 @@
 //! set without `capi` was built later, its library lies in the same place: build again, or in a folder of its own.
 #![cfg(target_os = "linux")]
 
+mod beside;
 mod checkers;
 mod expected;
 mod panics;
