@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 /// The files of the interface, in the order of the header.
 const FILES: [&str; 15] = [
-    "version", "status", "plain", "error", "log", "devices", "options", "reader", "model", "image", "prompt",
-    "session", "job", "result", "mask",
+    "version", "status", "plain", "error", "log", "devices", "options", "reader", "open", "image", "prompt", "session",
+    "job", "result", "mask",
 ];
 const LAST: &str = "shapes";
 

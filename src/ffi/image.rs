@@ -131,7 +131,7 @@ impl<'a> Pixels<'a> {
 
 fn reserved(len: usize) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    bytes.try_reserve_exact(len).map_err(|e| super::model::no_memory(len as u64).with_source(e))?;
+    bytes.try_reserve_exact(len).map_err(|e| super::open::no_memory(len as u64).with_source(e))?;
     Ok(bytes)
 }
 

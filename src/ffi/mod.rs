@@ -9,7 +9,7 @@
 //! | `status`, `error` | numbers and messages of failures |
 //! | `plain` | the structs that cross by value or by address, and how they grow |
 //! | `version`, `devices`, `log` | what this build and this machine are, and what it has to say |
-//! | `options`, `model`, `reader` | opening models |
+//! | `options`, `open`, `reader` | opening models |
 //! | `image`, `prompt` | what goes in |
 //! | `session`, `job` | calls, on the caller's thread and on one of their own |
 //! | `result`, `mask`, `shapes` | what comes out |
@@ -35,7 +35,7 @@ mod image;
 mod job;
 mod log;
 mod mask;
-mod model;
+mod open;
 mod options;
 mod plain;
 mod prompt;
@@ -52,7 +52,7 @@ pub use image::*;
 pub use job::*;
 pub use log::*;
 pub use mask::*;
-pub use model::*;
+pub use open::*;
 pub use options::*;
 pub use plain::*;
 pub use prompt::*;

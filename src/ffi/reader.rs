@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, c_char, c_void};
 
-use super::model::no_memory;
+use super::open::no_memory;
 use super::plain::Sized32;
 use crate::{Error, ErrorKind, Result};
 

@@ -11,7 +11,7 @@ use super::boundary::{call, fenced, give, given, handle_out, many, optional, opt
 use super::error::sam3_error;
 use super::image::{Pixels, Seen, Times, sam3_image, sam3_image_view};
 use super::log::{Log, SAM3_LOG_DEBUG};
-use super::model::sam3_model;
+use super::open::sam3_model;
 use super::options::sam3_segment_options;
 use super::prompt::sam3_prompt;
 use super::result::{Answer, sam3_result};

@@ -75,10 +75,10 @@ fn shortest(best: &mut Duration, work: impl FnOnce()) {
     *best = (*best).min(start.elapsed());
 }
 
-/// A click and its mask in bytes, through C and through Rust, by turns. The fixture is thousands of times smaller than
-/// the published model, for which two hundredths are a millisecond; what the boundary adds is the same for both.
+/// A click and its mask in bytes, through C and through Rust, by turns: within 2 %, though the fixture is thousands of
+/// times smaller than the published model.
 #[test]
-fn the_boundary_costs_microseconds() {
+fn the_boundary_costs_next_to_nothing() {
     let model = Model::open(fixture(), &ModelOptions::default().threads(1)).unwrap();
     let mut session = model.session();
     let picture = sam3::image::Picture::open(fixture().join("input.png")).unwrap();
@@ -133,6 +133,6 @@ fn the_boundary_costs_microseconds() {
     }
     let added = c.saturating_sub(rust);
     println!("a click of the fixture: {rust:?} through Rust, {c:?} through C, {added:?} more");
-    // Measured 3 µs in a development build; the bound leaves room for a machine with other things to do.
-    assert!(added < Duration::from_micros(100), "{added:?}");
+    // Measured: no difference that could be told from noise, 1.41 ms either way.
+    assert!(added < rust / 50 + Duration::from_micros(20), "{added:?}");
 }
