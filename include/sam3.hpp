@@ -196,8 +196,7 @@ public:
     bool copy_mask(std::uint32_t index, std::uint32_t format, std::uint32_t space, void *buffer, std::size_t size,
                    std::size_t stride = 0, Error *error = nullptr) const {
         sam3_error *raw = nullptr;
-        std::uint8_t *to = static_cast<std::uint8_t *>(buffer);
-        return detail::done(sam3_result_mask(get(), index, format, space, to, stride, &size, &raw), raw, error);
+        return detail::done(sam3_result_mask(get(), index, format, space, buffer, stride, &size, &raw), raw, error);
     }
     std::string rle(std::uint32_t index, std::uint32_t kind = SAM3_RLE_COCO, Error *error = nullptr) const {
         const char *text = "";

@@ -1,6 +1,6 @@
 //! Masks in the forms that hosts draw, store and compute with.
 
-use std::ffi::CString;
+use std::ffi::{CString, c_void};
 use std::mem::MaybeUninit;
 use std::sync::OnceLock;
 
@@ -193,7 +193,7 @@ unsafe fn copy(
     answer: &Answer,
     which: Which,
     (format, space): (u32, u32),
-    buffer: *mut u8,
+    buffer: *mut c_void,
     stride: usize,
     size: *mut usize,
 ) -> Result<()> {
@@ -221,7 +221,7 @@ unsafe fn copy(
         return Err(Error::invalid("buffer, stride: expected multiples of 4 for floats"));
     }
     // SAFETY: handed on from the caller, who promises `len` bytes.
-    let buffer = unsafe { room(buffer, need, "buffer") }?;
+    let buffer = unsafe { room(buffer.cast(), need, "buffer") }?;
     let plane = plane(answer, which, format, space)?;
     for (to, from) in buffer.chunks_mut(stride).zip(plane.bytes().chunks_exact(row)) {
         // Bytes between rows are the caller's and stay as they are.
@@ -241,7 +241,7 @@ pub unsafe extern "C" fn sam3_result_mask(
     index: u32,
     format: u32,
     space: u32,
-    buffer: *mut u8,
+    buffer: *mut c_void,
     stride: usize,
     size: *mut usize,
     error: *mut *mut sam3_error,
@@ -284,7 +284,7 @@ pub unsafe extern "C" fn sam3_result_semantic(
     prompt: u32,
     format: u32,
     space: u32,
-    buffer: *mut u8,
+    buffer: *mut c_void,
     stride: usize,
     size: *mut usize,
     error: *mut *mut sam3_error,

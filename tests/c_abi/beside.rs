@@ -115,7 +115,7 @@ fn the_boundary_costs_next_to_nothing() {
                 let prompts = [click.cast_const()];
                 let status = sam3_segment(c_session, image, prompts.as_ptr(), 1, null(), &mut result, null_mut());
                 assert_eq!(status, SAM3_OK);
-                let to = bytes.as_mut_ptr();
+                let to = bytes.as_mut_ptr().cast();
                 let status = sam3_result_mask(result, 0, SAM3_MASK_U8, 0, to, 0, &mut size, null_mut());
                 assert_eq!(status, SAM3_OK);
                 sam3_result_free(result);

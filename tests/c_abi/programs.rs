@@ -96,6 +96,18 @@ fn the_example_at_the_top_of_the_header_works() {
 }
 
 #[test]
+fn a_render_loop_gets_masks_without_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    for compiler in available(&C) {
+        let exe = Program::new(compiler, "examples/c/frames.c").link(dir.path());
+        let output = text(&succeed(Command::new(exe).arg(fixture())).stdout);
+        print!("{output}");
+        let masks: u32 = output.split(' ').next().unwrap().parse().unwrap();
+        assert!(masks > 1, "{output}");
+    }
+}
+
+#[test]
 fn create_and_free_rounds_leave_nothing() {
     let dir = tempfile::tempdir().unwrap();
     for compiler in available(&C[..1]) {
