@@ -50,6 +50,8 @@
 pub mod cpu;
 mod engine;
 mod error;
+#[cfg(feature = "capi")]
+pub mod ffi;
 pub mod image;
 pub mod instance;
 mod model;

@@ -58,6 +58,9 @@ pub struct ModelOptions {
     pub device: Device,
     /// Threads of the CPU back end; `None` is one per physical core. The pool belongs to the model.
     pub threads: Option<usize>,
+    /// Instruction set of the CPU kernels, by a name of [`crate::Machine::isas`]; `None` is the best there is, or what
+    /// the environment variable `SAM3_ISA` names.
+    pub isa: Option<String>,
 }
 
 impl ModelOptions {
@@ -70,6 +73,13 @@ impl ModelOptions {
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
+        self
+    }
+
+    /// Sets the instruction set of the CPU kernels.
+    #[must_use]
+    pub fn isa(mut self, name: impl Into<String>) -> Self {
+        self.isa = Some(name.into());
         self
     }
 }

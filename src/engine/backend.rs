@@ -137,7 +137,7 @@ pub fn load(checkpoint: &Checkpoint, options: &ModelOptions) -> Result<(Arc<dyn 
     }
     match options.device {
         Device::Auto | Device::Cpu => {
-            let isa = Isa::from_env()?;
+            let isa = options.isa.as_deref().map_or_else(Isa::from_env, Isa::named)?;
             let ops = CpuOps::new(options.threads, isa)?;
             let words = format!("CPU, {} threads, {} kernels", ops.threads(), isa.name());
             Ok((on(ops, checkpoint)?, words))
@@ -167,6 +167,8 @@ pub struct Machine {
     pub isas: Vec<&'static str>,
     /// Devices a model can be opened on, as [`Device`] spells them.
     pub devices: Vec<String>,
+    /// Bytes of main memory, installed and not in use; `None` where the system does not say (`/proc/meminfo`).
+    pub memory: Option<(u64, u64)>,
 }
 
 impl Machine {
@@ -177,6 +179,30 @@ impl Machine {
             isa: Isa::from_env()?.name(),
             isas: Isa::available().iter().map(|i| i.name()).collect(),
             devices: [Device::Cpu, Device::Reference].iter().map(Device::to_string).collect(),
+            memory: std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| memory(&text)),
         })
+    }
+}
+
+/// Installed and available bytes by the account of Linux, whose `kB` are 1024 bytes.
+fn memory(meminfo: &str) -> Option<(u64, u64)> {
+    let bytes = |name: &str| {
+        let line = meminfo.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+    };
+    Some((bytes("MemTotal")?, bytes("MemAvailable")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_read_from_the_lines_that_name_it() {
+        let text = "MemTotal:       24000000 kB\nMemFree:  1 kB\nMemAvailable:    9000 kB\n";
+        assert_eq!(memory(text), Some((24_000_000 * 1024, 9000 * 1024)));
+        for damaged in ["", "MemTotal: 5 kB", "MemTotal: x kB\nMemAvailable: 1 kB", "MemTotal: 5\nMemAvailable: 5"] {
+            assert_eq!(memory(damaged), None, "{damaged:?}");
+        }
     }
 }

@@ -283,6 +283,8 @@ impl Session {
             .filter(|_| options.semantic)
             .map(|l| postprocess::concept_mask(l, side, image.width, image.height, options.mask_threshold))
             .transpose()?;
+        let kept_semantic = semantic.as_ref().filter(|_| options.semantic);
+        let semantic_logits = kept_semantic.map(|l| LowResMask::new(l.as_slice(), side)).transpose()?;
         self.timings.add("postprocess", start.elapsed());
         let raw = match semantic {
             Some(semantic) if options.raw => {
@@ -298,7 +300,7 @@ impl Session {
             }
             _ => Vec::new(),
         };
-        Ok((found, PromptAnswer { presence, semantic: semantic_mask, raw }))
+        Ok((found, PromptAnswer { presence, semantic: semantic_mask, semantic_logits, concept: true, raw }))
     }
 
     fn object(
@@ -342,7 +344,7 @@ impl Session {
             ];
         }
         let presence = postprocess::sigmoid(answer.object_score);
-        Ok((found, PromptAnswer { presence, semantic: None, raw }))
+        Ok((found, PromptAnswer { presence, semantic: None, semantic_logits: None, concept: false, raw }))
     }
 }
 

@@ -1,0 +1,119 @@
+// sam3.hpp, with exceptions and without: what it finds goes to a file, which the test compares between the two and with
+// the Rust interface.
+#include "sam3.hpp"
+#include "sam3.hpp"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+
+#define CHECK(condition)                                                            \
+    do {                                                                            \
+        if (!(condition)) {                                                         \
+            std::fprintf(stderr, "tour.cpp:%d: %s\n", __LINE__, #condition);        \
+            std::exit(1);                                                           \
+        }                                                                           \
+    } while (0)
+
+#ifdef SAM3_NO_EXCEPTIONS
+constexpr bool throws = false;
+#else
+constexpr bool throws = true;
+struct Interrupt {};
+#endif
+
+int main(int argc, char **argv) {
+    CHECK(argc == 3);
+    const std::string dir = argv[1];
+    sam3::ModelOptions options;
+    CHECK(options.threads(2) && options.device(SAM3_DEVICE_CPU));
+    if (const char *isa = std::getenv("SAM3_ISA")) CHECK(options.isa(isa));
+    sam3::Model model = sam3::Model::open(dir, options);
+    CHECK(model && model.info().mask_side > 0);
+    sam3::Session session = model.session();
+    sam3::Image image = session.encode_file(dir + "/input.png");
+    CHECK(image && image.width() > 0);
+    const float w = static_cast<float>(image.width()), h = static_cast<float>(image.height());
+
+    sam3::SegmentOptions wanted;
+    CHECK(wanted.threshold(0.01f) && wanted.semantic(true) && wanted.max_instances(4) && wanted.mask_threshold(0.45f));
+    std::vector<sam3::Prompt> prompts;
+    prompts.push_back(sam3::Prompt::concept_("cat"));
+    prompts.push_back(sam3::Prompt::object().point(w / 3, h / 3).point(w * 0.75f, h * 0.75f, false));
+    sam3::Result result = session.segment(image, prompts, wanted);
+    CHECK(result.count() == 4 && result.timings().size() >= 2);
+    std::ofstream out(argv[2], std::ios::binary);
+    for (std::uint32_t i = 0; i < result.count(); i++) {
+        const sam3_mask_view mask = result.mask(i);
+        out.write(reinterpret_cast<const char *>(mask.data), static_cast<std::streamsize>(mask.stride * mask.height));
+        std::vector<std::uint8_t> copy(mask.stride * mask.height);
+        CHECK(result.copy_mask(i, SAM3_MASK_U8, SAM3_SPACE_PICTURE, copy.data(), copy.size()));
+        CHECK(std::memcmp(copy.data(), mask.data, copy.size()) == 0);
+        const std::string rle = result.rle(i);
+        out.write(rle.data(), static_cast<std::streamsize>(rle.size()));
+        sam3::Polygons polygons = result.polygons(i);
+        CHECK((polygons.count() == 0) == (result.instance(i).area == 0));
+        if (polygons.count() > 0) CHECK(polygons.ring(0).count >= 4 && polygons.ring(0).hole == 0);
+    }
+    CHECK(result.semantic(0).width == image.width() && result.presence(0) > 0);
+
+    // A job, the same answer; everything else may move meanwhile.
+    sam3::Job job = session.submit_segment(image, prompts, wanted);
+    sam3::Session moved = std::move(session);
+    sam3::Job moved_job = std::move(job);
+    while (!moved_job.poll()) moved_job.wait(1);
+    std::pair<sam3::Image, sam3::Result> made = moved_job.take();
+    CHECK(!made.first && made.second.count() == 4 && made.second.rle(0) == result.rle(0));
+    session = std::move(moved);
+
+    // Failures with an Error: no exception, whatever the build.
+    sam3::Error error;
+    sam3::Model none = sam3::Model::open("/nowhere", &error);
+    CHECK(!none && error && error.status == SAM3_IO && error.message.find("/nowhere") != std::string::npos);
+    CHECK(!none.session(&error) && error.status == SAM3_INVALID_ARGUMENT);
+    CHECK(!sam3::Prompt::concept_("x", &error).point(1, 1, true, &error) && error.status == SAM3_INVALID_ARGUMENT);
+    // The first error of a chain is the one that stays.
+    CHECK(!sam3::Prompt::concept_("x", &error).point(1, 1, true, &error).box({0, 0, 1, 1}, &error));
+    CHECK(error.message.find("add_points") != std::string::npos);
+    CHECK(!sam3::Model::open_demo(&error) && error.status == SAM3_UNSUPPORTED);
+
+    int steps = 0;
+    CHECK(session.progress([&](std::uint32_t, float) { return ++steps < 3; }));
+    CHECK(!session.encode_file(dir + "/input.png", &error) && error.status == SAM3_CANCELLED && steps == 3);
+#ifndef SAM3_NO_EXCEPTIONS
+    try {
+        sam3::Model::open("/nowhere");
+        CHECK(false);
+    } catch (const sam3::Exception &e) {
+        CHECK(e.status() == SAM3_IO && std::strstr(e.what(), "/nowhere") != nullptr);
+    }
+    // What a callback throws arrives, from a call and from a job.
+    CHECK(session.progress([](std::uint32_t, float) -> bool { throw Interrupt(); }));
+    int caught = 0;
+    try {
+        session.encode_file(dir + "/input.png");
+    } catch (const Interrupt &) {
+        caught++;
+    }
+    sam3::Job doomed = session.submit_segment(image, prompts, wanted);
+    try {
+        doomed.take();
+    } catch (const Interrupt &) {
+        caught++;
+    }
+    CHECK(caught == 2);
+#endif
+    CHECK(session.progress(nullptr));
+
+    // Clones outlive their originals, and results the model.
+    sam3::Result kept = result.clone();
+    result = sam3::Result();
+    model = sam3::Model();
+    session = sam3::Session();
+    image = sam3::Image();
+    CHECK(kept.count() == 4 && kept.mask(0).data != nullptr);
+    std::printf("exceptions: %d\n", throws);
+    return 0;
+}
