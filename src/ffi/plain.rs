@@ -185,7 +185,8 @@ mod tests {
             assert_eq!(read_words(&[size, 0, 0]).unwrap_err().kind(), ErrorKind::InvalidArgument, "{size}");
         }
         // SAFETY: NULL and misaligned pointers are looked at before they are used.
-        let (null, odd) = unsafe { (read::<Pair>(std::ptr::null(), "x"), read::<Pair>(1 as *const Pair, "x")) };
+        let (null, odd) =
+            unsafe { (read::<Pair>(std::ptr::null(), "x"), read::<Pair>(std::ptr::without_provenance(1), "x")) };
         assert!(null.is_err() && odd.is_err());
     }
 }
