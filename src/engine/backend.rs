@@ -126,6 +126,8 @@ pub fn load(checkpoint: &Checkpoint, options: &ModelOptions) -> Result<(Arc<dyn 
         return Err(Error::invalid(format!("threads: expected 1 to {MAX_THREADS}, found {n}")));
     }
     match options.device {
+        #[cfg(feature = "cuda")]
+        Device::Auto if crate::cuda::devices().is_ok() => load_cuda(0, checkpoint),
         Device::Auto | Device::Cpu => {
             let isa = Isa::from_env()?;
             let ops = CpuOps::new(options.threads, isa)?;
@@ -133,11 +135,26 @@ pub fn load(checkpoint: &Checkpoint, options: &ModelOptions) -> Result<(Arc<dyn 
             Ok((on(ops, checkpoint)?, words))
         }
         Device::Reference => Ok((on(ReferenceOps, checkpoint)?, "reference, f64, 1 thread".into())),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(index) => load_cuda(index, checkpoint),
+        #[cfg(not(feature = "cuda"))]
         Device::Cuda(index) => {
             let message = format!("device cuda:{index}: this build has no CUDA back end; use --device cpu");
             Err(Error::new(ErrorKind::Unsupported, message))
         }
     }
+}
+
+/// Loads `checkpoint` on the CUDA device of this index.
+#[cfg(feature = "cuda")]
+fn load_cuda(index: usize, checkpoint: &Checkpoint) -> Result<(Arc<dyn Loaded>, String)> {
+    use crate::cuda::{CudaOps, Precision};
+
+    let precision = Precision::from_env()?;
+    let ops = CudaOps::new(index, precision)?;
+    let (major, minor) = ops.device().capability();
+    let words = format!("cuda:{index}, {}, compute capability {major}.{minor}, {precision:?}", ops.device().name());
+    Ok((on(ops, checkpoint)?, words))
 }
 
 fn on<O: Ops>(ops: O, checkpoint: &Checkpoint) -> Result<Arc<dyn Loaded>> {
@@ -166,7 +183,16 @@ impl Machine {
             cores: crate::cpu::physical_cores(),
             isa: Isa::from_env()?.name(),
             isas: Isa::available().iter().map(|i| i.name()).collect(),
-            devices: [Device::Cpu, Device::Reference].iter().map(Device::to_string).collect(),
+            devices: devices().iter().map(Device::to_string).collect(),
         })
     }
+}
+
+/// Devices a model can be opened on, the fastest first.
+fn devices() -> Vec<Device> {
+    #[cfg(feature = "cuda")]
+    let gpus = crate::cuda::devices().unwrap_or(0);
+    #[cfg(not(feature = "cuda"))]
+    let gpus = 0;
+    (0..gpus).map(Device::Cuda).chain([Device::Cpu, Device::Reference]).collect()
 }
