@@ -204,7 +204,7 @@ impl Bench {
         options.semantic = true;
         let image = session.encode(&self.picture.view()).unwrap();
         // Once as a caller would ask, with masks for what is kept; once for all raw outputs.
-        let kept = session.segment(&image, &[prompt.clone()], &options).unwrap();
+        let kept = session.segment(&image, std::slice::from_ref(&prompt), &options).unwrap();
         options.raw = true;
         let all = session.segment(&image, &[prompt], &options).unwrap();
         self.check_trace(case, &trace);
@@ -269,8 +269,8 @@ impl Bench {
                     self.check_trace(case, &trace);
                 } else {
                     let sparse = trace.lock().unwrap()["sparse"].clone();
-                    let rows = self.golden.get(&format!("{case}/sparse")).chunks_exact(sparse.len());
-                    let expected = rows.skip(i).next().unwrap().to_vec();
+                    let mut rows = self.golden.get(&format!("{case}/sparse")).chunks_exact(sparse.len());
+                    let expected = rows.nth(i).unwrap().to_vec();
                     self.check(&format!("{case}/sparse"), &sparse, &expected, self.bounds.stage);
                 }
             }

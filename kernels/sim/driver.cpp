@@ -13,7 +13,6 @@
 //   SAM3_SIM_FAIL_LAUNCH=N      the N-th launch fails
 #include "../sm80.cu"
 
-#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -196,10 +195,3 @@ API cuGetErrorName(int code, const char** name) {
     return OK;
 }
 API cuGetErrorString(int code, const char** text) { return cuGetErrorName(code, text); }
-
-/// Sizes of the argument structures, for the test that compares them with the host's.
-extern "C" __attribute__((visibility("default"))) size_t sam3_sim_argument_bytes(u32 which) {
-    const size_t sizes[] = {sizeof(GemmArgs), sizeof(AttentionArgs), sizeof(NormArgs), sizeof(RowsArgs),
-                            sizeof(PictureArgs), sizeof(BoxArgs)};
-    return which < sizeof sizes / sizeof *sizes ? sizes[which] : 0;
-}

@@ -1,5 +1,5 @@
 // The arguments of every kernel, one structure each: pointers first, then 32-bit numbers, so that there is no padding.
-// `src/cuda/arguments.rs` mirrors them; the simulator's `sam3_sim_argument_bytes` lets a test compare their sizes.
+// `src/cuda/arguments.rs` mirrors them; both sides assert the sizes.
 #pragma once
 #include "../ptx/types.cuh"
 
@@ -72,3 +72,10 @@ struct BoxArgs {
     float *y, *y2;
     u32 count, features, height, width;
 };
+
+static_assert(sizeof(GemmArgs) == 80, "as in src/cuda/arguments.rs");
+static_assert(sizeof(AttentionArgs) == 136, "as in src/cuda/arguments.rs");
+static_assert(sizeof(NormArgs) == 72, "as in src/cuda/arguments.rs");
+static_assert(sizeof(RowsArgs) == 48, "as in src/cuda/arguments.rs");
+static_assert(sizeof(PictureArgs) == 56, "as in src/cuda/arguments.rs");
+static_assert(sizeof(BoxArgs) == 48, "as in src/cuda/arguments.rs");

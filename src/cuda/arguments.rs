@@ -1,5 +1,5 @@
 //! The kernels' arguments, field by field as in `kernels/tile/arguments.cuh`. Pointers come first and all else has four
-//! bytes, so that no compiler pads; `tests/kernels.rs` compares the sizes. A pointer of 0 is null.
+//! bytes, so that no compiler pads; both sides assert the sizes. A pointer of 0 is null.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -20,8 +20,6 @@ macro_rules! arguments {
             }
             impl Arguments for $name {}
         )*
-        /// Name and size of each, in the order of `sam3_sim_argument_bytes`.
-        pub const SIZES: &[(&str, usize)] = &[$((stringify!($name), size_of::<$name>())),*];
     };
 }
 
@@ -42,6 +40,13 @@ arguments! {
     /// Boxes.
     BoxArgs { boxes, delta, y, y2; count, features, height, width; ; }
 }
+
+const _: () = assert!(size_of::<GemmArgs>() == 80);
+const _: () = assert!(size_of::<AttentionArgs>() == 136);
+const _: () = assert!(size_of::<NormArgs>() == 72);
+const _: () = assert!(size_of::<RowsArgs>() == 48);
+const _: () = assert!(size_of::<PictureArgs>() == 56);
+const _: () = assert!(size_of::<BoxArgs>() == 48);
 
 /// A dimension as kernels take it.
 pub fn dim(n: usize) -> u32 {

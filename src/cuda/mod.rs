@@ -24,7 +24,6 @@ mod rows;
 
 use std::sync::Arc;
 
-pub use arguments::SIZES as ARGUMENT_SIZES;
 pub use driver::{Device, devices};
 pub use memory::{Act, Mat};
 
