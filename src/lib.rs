@@ -48,6 +48,9 @@
 
 #[doc(hidden)]
 pub mod cpu;
+#[cfg(feature = "cuda")]
+#[doc(hidden)]
+pub mod cuda;
 mod engine;
 mod error;
 #[cfg(feature = "capi")]

@@ -16,9 +16,31 @@ use sam3::{
     Segmentation, Session,
 };
 
-const STAGE: f64 = 1e-4;
-const FINAL: f64 = 1e-3;
-const IOU: f64 = 0.999;
+/// How far a device may be from upstream: relative L2 of stages and of final outputs, IoU of masks.
+#[derive(Clone, Copy)]
+struct Bounds {
+    stage: f64,
+    last: f64,
+    iou: f64,
+    /// Whether a choice between alternatives must be upstream's: which instances pass the threshold and in what order,
+    /// which of an object's masks is the best, and on which side of zero a lone logit lies.
+    choices: bool,
+}
+
+const F32: Bounds = Bounds { stage: 1e-4, last: 1e-3, iou: 0.999, choices: true };
+
+/// Products of operands rounded to bf16, sums and everything else in f32.
+///
+/// Rounding to 8 bits of significand moves an operand by up to `u = 2⁻⁹` of it, `u/√3` in the mean square; both operands
+/// of a product do, so that a sum of products of random signs is off by `√2·u/√3 = 1.6·10⁻³` of its own L2 norm. The
+/// roundings of layers that follow each other are independent, and norms keep the relative error of what they scale. The
+/// longest way through a tiny model, from pixels to the masks of the second decoder layer, has some 60 products in
+/// sequence: `1.6·10⁻³·√60 = 1.2·10⁻²` in the mean. The bound for stages is twice that, and the one for final outputs,
+/// which are differences of nearly equal sums, twice that again. A mask changes where its logits are within the error of
+/// the threshold: of logits spread evenly over their range, 5 % at most. Random weights rank alternatives closer than
+/// that, so what was chosen is not compared, only what the choice was made from.
+#[cfg(feature = "cuda")]
+const BF16: Bounds = Bounds { stage: 2.5e-2, last: 5e-2, iou: 0.95, choices: false };
 
 /// What upstream computed, by name: shape, and values as f32.
 struct Golden(BTreeMap<String, (Vec<usize>, Vec<f32>)>);
@@ -79,6 +101,7 @@ fn relative_l2(found: &[f32], expected: &[f32]) -> f64 {
 struct Bench {
     dir: PathBuf,
     device: Device,
+    bounds: Bounds,
     golden: Golden,
     picture: Picture,
     /// Stages compared so far, and the worst error by name.
@@ -89,11 +112,11 @@ struct Bench {
 type Trace = Arc<Mutex<BTreeMap<String, Vec<f32>>>>;
 
 impl Bench {
-    fn new(fixture: &str, device: Device) -> Self {
+    fn new(fixture: &str, device: Device, bounds: Bounds) -> Self {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(fixture);
         let golden = Golden::open(&dir.join("golden.safetensors"));
         let picture = Picture::open(dir.join("input.png")).unwrap();
-        Self { dir, device, golden, picture, seen: BTreeMap::new(), failures: Vec::new() }
+        Self { dir, device, bounds, golden, picture, seen: BTreeMap::new(), failures: Vec::new() }
     }
 
     /// A session of its own model, so that no phrase is known from another case, and its trace.
@@ -121,7 +144,7 @@ impl Bench {
 
     fn check_final(&mut self, name: &str, found: &[f32]) {
         let expected = self.golden.get(name).to_vec();
-        self.check(name, found, &expected, FINAL);
+        self.check(name, found, &expected, self.bounds.last);
     }
 
     fn check_masks(&mut self, name: &str, found: &[&Mask]) {
@@ -131,8 +154,8 @@ impl Bench {
         }
         for (i, (f, e)) in found.iter().zip(&expected).enumerate() {
             let iou = f.iou(e);
-            if !(iou >= IOU || f.area() + e.area() == 0) {
-                self.failures.push(format!("{name}[{i}]: IoU {iou:.5} below {IOU}"));
+            if !(iou >= self.bounds.iou || f.area() + e.area() == 0) {
+                self.failures.push(format!("{name}[{i}]: IoU {iou:.5} below {}", self.bounds.iou));
             }
         }
     }
@@ -148,7 +171,7 @@ impl Bench {
                 (None, Some(e)) => e.to_vec(),
                 (None, None) => continue,
             };
-            self.check(&scoped, values, &expected, STAGE);
+            self.check(&scoped, values, &expected, self.bounds.stage);
         }
     }
 
@@ -194,21 +217,24 @@ impl Bench {
 
     /// Upstream keeps the queries' order; answers are sorted.
     fn check_answer(&mut self, case: &str, answer: &Segmentation) {
+        if !self.bounds.choices {
+            return;
+        }
         let scores = self.golden.get(&format!("{case}/post/scores")).to_vec();
         let mut order: Vec<usize> = (0..scores.len()).collect();
         order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
         let boxes = self.golden.rows::<4>(&format!("{case}/post/boxes"));
         let sorted: Vec<f32> = order.iter().map(|&i| scores[i]).collect();
         let found: Vec<f32> = answer.instances.iter().map(|i| i.score).collect();
-        self.check(&format!("{case}/post/scores"), &found, &sorted, FINAL);
+        self.check(&format!("{case}/post/scores"), &found, &sorted, self.bounds.last);
         let sorted: Vec<f32> = order.iter().flat_map(|&i| boxes[i]).collect();
         let found: Vec<f32> = answer.instances.iter().flat_map(|i| i.bbox).collect();
-        self.check(&format!("{case}/post/boxes"), &found, &sorted, FINAL);
+        self.check(&format!("{case}/post/boxes"), &found, &sorted, self.bounds.last);
         let expected = self.golden.masks(&format!("{case}/post/masks"));
         for (k, (&i, found)) in order.iter().zip(&answer.instances).enumerate() {
             let iou = found.mask.iou(&expected[i]);
-            if !(iou >= IOU || found.mask.is_empty() && expected[i].is_empty()) {
-                self.failures.push(format!("{case}/post/masks[{k}]: IoU {iou:.5} below {IOU}"));
+            if !(iou >= self.bounds.iou || found.mask.is_empty() && expected[i].is_empty()) {
+                self.failures.push(format!("{case}/post/masks[{k}]: IoU {iou:.5} below {}", self.bounds.iou));
             }
         }
         let semantic = answer.prompts[0].semantic.clone().unwrap();
@@ -222,6 +248,7 @@ impl Bench {
         let count = self.golden.shape(&format!("{case}/single/iou_scores"))[0];
         let objects: Vec<Object> = (0..count).map(|i| self.golden_object(case, i, count, side)).collect();
         for (mode, multimask) in [("single", false), ("multi", true)] {
+            let chosen = mode == "single" && !self.bounds.choices;
             let mut options = SegmentOptions::default();
             (options.multimask, options.raw) = (multimask, true);
             let mut raw: BTreeMap<&str, Vec<f32>> = BTreeMap::new();
@@ -244,17 +271,18 @@ impl Bench {
                     let sparse = trace.lock().unwrap()["sparse"].clone();
                     let mut rows = self.golden.get(&format!("{case}/sparse")).chunks_exact(sparse.len());
                     let expected = rows.nth(i).unwrap().to_vec();
-                    self.check(&format!("{case}/sparse"), &sparse, &expected, STAGE);
+                    self.check(&format!("{case}/sparse"), &sparse, &expected, self.bounds.stage);
                 }
             }
             for (name, values) in raw {
                 let name = format!("{case}/{mode}/{name}");
-                if self.golden.find(&name).is_some() {
+                let lone = name.ends_with("object_score_logits") && !self.bounds.choices;
+                if self.golden.find(&name).is_some() && !chosen && !lone {
                     self.check_final(&name, &values);
                 }
             }
             let name = format!("{case}/{mode}/masks");
-            if self.golden.find(&name).is_some() {
+            if self.golden.find(&name).is_some() && !chosen {
                 self.check_masks(&name, &masks.iter().collect::<Vec<_>>());
             }
         }
@@ -298,8 +326,8 @@ fn tokens_first(planes: &[f32], c: usize) -> Vec<f32> {
     (0..n * c).map(|i| planes[i % c * n + i / c]).collect()
 }
 
-fn run(fixture: &str, device: Device, short: &str, long: &str) {
-    let mut bench = Bench::new(fixture, device);
+fn run(fixture: &str, device: Device, bounds: Bounds, short: &str, long: &str) {
+    let mut bench = Bench::new(fixture, device, bounds);
     bench.concept("text", Some(short));
     bench.concept("text2", Some(long));
     bench.concept("exemplar", None);
@@ -361,7 +389,9 @@ fn run(fixture: &str, device: Device, short: &str, long: &str) {
         "multi/iou_scores",
         "multi/object_score_logits",
     ];
-    bench.require(&stages);
+    let choices = ["post/", "single/", "object_score_logits"];
+    let all = stages.iter().filter(|s| bounds.choices || !choices.iter().any(|c| s.contains(c)));
+    bench.require(&all.copied().collect::<Vec<_>>());
     bench.finish();
 }
 
@@ -370,20 +400,63 @@ const B: (&str, &str) = ("green stripe", "the YELLOW sun's reflection");
 
 #[test]
 fn reference_published_layout() {
-    run("tiny-a", Device::Reference, A.0, A.1);
+    run("tiny-a", Device::Reference, F32, A.0, A.1);
 }
 
 #[test]
 fn reference_saved_layout_bf16_padded_windows() {
-    run("tiny-b", Device::Reference, B.0, B.1);
+    run("tiny-b", Device::Reference, F32, B.0, B.1);
 }
 
 #[test]
 fn cpu_published_layout() {
-    run("tiny-a", Device::Cpu, A.0, A.1);
+    run("tiny-a", Device::Cpu, F32, A.0, A.1);
 }
 
 #[test]
 fn cpu_saved_layout_bf16_padded_windows() {
-    run("tiny-b", Device::Cpu, B.0, B.1);
+    run("tiny-b", Device::Cpu, F32, B.0, B.1);
+}
+
+/// On the CUDA device, or the simulated one; `SAM3_PRECISION` chooses what it computes in.
+#[cfg(feature = "cuda")]
+fn cuda(fixture: &str, (short, long): (&str, &str)) {
+    use sam3::cuda::{Precision, devices};
+
+    let required = cfg!(feature = "kernel-sim") || std::env::var_os("SAM3_REQUIRE_CUDA").is_some_and(|v| v == "1");
+    let bounds = match Precision::from_env().unwrap() {
+        Precision::Bf16 => BF16,
+        Precision::F32 => F32,
+    };
+    match devices() {
+        Err(e) if !required => println!("skipped: {e}"),
+        Err(e) => panic!("{e}"),
+        Ok(_) => run(fixture, Device::Cuda(0), bounds, short, long),
+    }
+}
+
+#[cfg(feature = "cuda")]
+#[test]
+fn cuda_published_layout() {
+    cuda("tiny-a", A);
+}
+
+#[cfg(feature = "cuda")]
+#[test]
+fn cuda_saved_layout_bf16_padded_windows() {
+    cuda("tiny-b", B);
+}
+
+/// The same two again in the checking precision, in a process of their own since the environment is the process's.
+#[cfg(feature = "cuda")]
+#[test]
+fn cuda_in_f32() {
+    if std::env::var_os("SAM3_PRECISION").is_some() {
+        return;
+    }
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    let output = command.args(["cuda_", "--nocapture"]).env("SAM3_PRECISION", "f32").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    println!("{text}");
 }

@@ -111,3 +111,52 @@ fn cpu_picture() {
 fn cpu_boxes() {
     cpu("boxes");
 }
+
+/// The CUDA back end in its checking precision, on the device there is or on the simulated one.
+#[cfg(feature = "cuda")]
+mod cuda {
+    use sam3::cuda::{CudaOps, Precision, devices};
+
+    fn conforms(group: &str) {
+        // A build with the simulator, and a machine that is known to have a GPU, must not skip.
+        let required = cfg!(feature = "kernel-sim") || std::env::var_os("SAM3_REQUIRE_CUDA").is_some_and(|v| v == "1");
+        match devices() {
+            Err(e) if !required => println!("skipped: {e}"),
+            Err(e) => panic!("{e}"),
+            Ok(_) => {
+                let make = |_| CudaOps::new(0, Precision::F32).expect("the device opens");
+                super::conformance("cuda f32", group, make).finish();
+            }
+        }
+    }
+
+    #[test]
+    fn dense() {
+        conforms("dense");
+    }
+
+    #[test]
+    fn attention() {
+        conforms("attention");
+    }
+
+    #[test]
+    fn norm() {
+        conforms("norm");
+    }
+
+    #[test]
+    fn rows() {
+        conforms("rows");
+    }
+
+    #[test]
+    fn picture() {
+        conforms("picture");
+    }
+
+    #[test]
+    fn boxes() {
+        conforms("boxes");
+    }
+}

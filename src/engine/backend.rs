@@ -136,6 +136,8 @@ pub fn load(checkpoint: &Checkpoint, options: &ModelOptions) -> Result<(Arc<dyn 
         return Err(Error::invalid(format!("threads: expected 1 to {MAX_THREADS}, found {n}")));
     }
     match options.device {
+        #[cfg(feature = "cuda")]
+        Device::Auto if crate::cuda::devices().is_ok() => load_cuda(0, checkpoint),
         Device::Auto | Device::Cpu => {
             let isa = options.isa.as_deref().map_or_else(Isa::from_env, Isa::named)?;
             let ops = CpuOps::new(options.threads, isa)?;
@@ -143,11 +145,26 @@ pub fn load(checkpoint: &Checkpoint, options: &ModelOptions) -> Result<(Arc<dyn 
             Ok((on(ops, checkpoint)?, words))
         }
         Device::Reference => Ok((on(ReferenceOps, checkpoint)?, "reference, f64, 1 thread".into())),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(index) => load_cuda(index, checkpoint),
+        #[cfg(not(feature = "cuda"))]
         Device::Cuda(index) => {
             let message = format!("device cuda:{index}: this build has no CUDA back end; use --device cpu");
             Err(Error::new(ErrorKind::Unsupported, message))
         }
     }
+}
+
+/// Loads `checkpoint` on the CUDA device of this index.
+#[cfg(feature = "cuda")]
+fn load_cuda(index: usize, checkpoint: &Checkpoint) -> Result<(Arc<dyn Loaded>, String)> {
+    use crate::cuda::{CudaOps, Precision};
+
+    let precision = Precision::from_env()?;
+    let ops = CudaOps::new(index, precision)?;
+    let (major, minor) = ops.device().capability();
+    let words = format!("cuda:{index}, {}, compute capability {major}.{minor}, {precision:?}", ops.device().name());
+    Ok((on(ops, checkpoint)?, words))
 }
 
 fn on<O: Ops>(ops: O, checkpoint: &Checkpoint) -> Result<Arc<dyn Loaded>> {
@@ -178,10 +195,19 @@ impl Machine {
             cores: crate::cpu::physical_cores(),
             isa: Isa::from_env()?.name(),
             isas: Isa::available().iter().map(|i| i.name()).collect(),
-            devices: [Device::Cpu, Device::Reference].iter().map(Device::to_string).collect(),
+            devices: devices().iter().map(Device::to_string).collect(),
             memory: std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| memory(&text)),
         })
     }
+}
+
+/// Devices a model can be opened on, the fastest first.
+fn devices() -> Vec<Device> {
+    #[cfg(feature = "cuda")]
+    let gpus = crate::cuda::devices().unwrap_or(0);
+    #[cfg(not(feature = "cuda"))]
+    let gpus = 0;
+    (0..gpus).map(Device::Cuda).chain([Device::Cpu, Device::Reference]).collect()
 }
 
 /// Installed and available bytes by the account of Linux, whose `kB` are 1024 bytes.

@@ -1,0 +1,129 @@
+//! Every kernel, resolved once at start: a launch looks no name up.
+
+use std::marker::PhantomData;
+
+use cudarc::driver::sys;
+
+use super::arguments::{Arguments, AttentionArgs, BoxArgs, GemmArgs, NormArgs, PictureArgs, RowsArgs};
+use super::driver::Device;
+use crate::error::Result;
+
+/// A kernel that takes `A`, with its threads per block and its shared memory.
+pub struct Function<A> {
+    pub(super) handle: sys::CUfunction,
+    pub(super) threads: u32,
+    pub(super) shared_bytes: u32,
+    arguments: PhantomData<fn(A)>,
+}
+
+impl<A: Arguments> Function<A> {
+    fn new(device: &Device, name: &'static str, threads: u32, shared_bytes: usize) -> Result<Self> {
+        // More needs an attribute of the function, and leaves room for fewer blocks.
+        assert!(shared_bytes <= 48 << 10, "{name}: {shared_bytes} bytes of shared memory");
+        let shared_bytes = shared_bytes as u32;
+        Ok(Self { handle: device.function(name)?, threads, shared_bytes, arguments: PhantomData })
+    }
+}
+
+/// A GEMM with the tile of y that one block makes.
+pub struct Gemm {
+    pub(super) function: Function<GemmArgs>,
+    pub(super) tile: usize,
+}
+
+/// Attention kernels by padded width of a head, with the queries of one block.
+pub struct Heads {
+    pub(super) widths: [(usize, Function<AttentionArgs>); 3],
+    pub(super) queries: usize,
+}
+
+/// All kernels.
+pub struct Functions {
+    pub(super) gemm_f32: Gemm,
+    pub(super) conv3x3_f32: Gemm,
+    pub(super) deconv2x2_f32: Gemm,
+    pub(super) gemm_bf16: [Gemm; 2],
+    pub(super) conv3x3_bf16: [Gemm; 2],
+    pub(super) dot_bf16: Gemm,
+    pub(super) deconv2x2_bf16: Gemm,
+    pub(super) attention_f32: Heads,
+    pub(super) attention_bf16: Heads,
+    pub(super) layer_norm: Function<NormArgs>,
+    pub(super) group_norm_partial: Function<NormArgs>,
+    /// Its shared memory, `groups · 8` bytes, depends on the call.
+    pub(super) group_norm_apply: Function<NormArgs>,
+    pub(super) add: Function<RowsArgs>,
+    pub(super) copy: Function<RowsArgs>,
+    pub(super) gather_f32: Function<RowsArgs>,
+    pub(super) gather_bf16: Function<RowsArgs>,
+    pub(super) mean_rows: Function<RowsArgs>,
+    pub(super) ingest: Function<PictureArgs>,
+    pub(super) patches: Function<PictureArgs>,
+    pub(super) upsample_add: Function<PictureArgs>,
+    pub(super) roi_align: Function<PictureArgs>,
+    pub(super) box_sine: Function<BoxArgs>,
+    pub(super) box_deltas: Function<BoxArgs>,
+    pub(super) box_refine: Function<BoxArgs>,
+}
+
+impl Functions {
+    /// Looks all kernels up.
+    pub fn load(d: &Device) -> Result<Self> {
+        // Two operands of 16 × 65 floats (kernels/gemm_f32.cu).
+        let full =
+            |name| -> Result<Gemm> { Ok(Gemm { function: Function::new(d, name, 256, 2 * 16 * 65 * 4)?, tile: 64 }) };
+        // Two stages of two operands of tile × 32 bf16 (kernels/gemm_bf16.cu).
+        let half = |name, tile: usize| -> Result<Gemm> {
+            let threads = if tile == 64 { 128 } else { 256 };
+            Ok(Gemm { function: Function::new(d, name, threads, 2 * 2 * tile * 32 * 2)?, tile })
+        };
+        // Rows of `width + 1` floats for 16 queries, 32 keys and 32 values, and 16 × 32 probabilities.
+        let full_heads = |name, width: usize| -> Result<(usize, Function<AttentionArgs>)> {
+            Ok((width, Function::new(d, name, 128, ((16 + 2 * 32) * (width + 1) + 16 * 32) * 4)?))
+        };
+        // Rows of `width` bf16 for 64 queries, 64 keys and 64 values.
+        let half_heads = |name, width: usize| -> Result<(usize, Function<AttentionArgs>)> {
+            Ok((width, Function::new(d, name, 128, 3 * 64 * width * 2)?))
+        };
+        Ok(Self {
+            gemm_f32: full("gemm_f32_64x64x16")?,
+            conv3x3_f32: full("conv3x3_f32_64x64x16")?,
+            deconv2x2_f32: full("deconv2x2_f32_64x64x16")?,
+            gemm_bf16: [half("gemm_bf16_128x128x32", 128)?, half("gemm_bf16_64x64x32", 64)?],
+            conv3x3_bf16: [half("conv3x3_bf16_128x128x32", 128)?, half("conv3x3_bf16_64x64x32", 64)?],
+            dot_bf16: half("dot_bf16_64x64x32", 64)?,
+            deconv2x2_bf16: half("deconv2x2_bf16_64x64x32", 64)?,
+            attention_f32: Heads {
+                widths: [
+                    full_heads("attention_f32_16x32_d32", 32)?,
+                    full_heads("attention_f32_16x32_d64", 64)?,
+                    full_heads("attention_f32_16x32_d128", 128)?,
+                ],
+                queries: 16,
+            },
+            attention_bf16: Heads {
+                widths: [
+                    half_heads("attention_bf16_64x64_d32", 32)?,
+                    half_heads("attention_bf16_64x64_d64", 64)?,
+                    half_heads("attention_bf16_64x64_d128", 128)?,
+                ],
+                queries: 64,
+            },
+            layer_norm: Function::new(d, "layer_norm_f32", 256, 0)?,
+            group_norm_partial: Function::new(d, "group_norm_partial_f32", 256, 0)?,
+            group_norm_apply: Function::new(d, "group_norm_apply_f32", 256, 0)?,
+            add: Function::new(d, "add_f32", 256, 0)?,
+            copy: Function::new(d, "copy_f32", 256, 0)?,
+            gather_f32: Function::new(d, "gather_f32", 256, 0)?,
+            gather_bf16: Function::new(d, "gather_bf16", 256, 0)?,
+            mean_rows: Function::new(d, "mean_rows_f32", 64, 0)?,
+            ingest: Function::new(d, "ingest_f32", 256, 0)?,
+            patches: Function::new(d, "patches_f32", 256, 0)?,
+            upsample_add: Function::new(d, "upsample_add_f32", 256, 0)?,
+            roi_align: Function::new(d, "roi_align_f32", 128, 0)?,
+            box_sine: Function::new(d, "box_sine_f32", 128, 0)?,
+            box_deltas: Function::new(d, "box_deltas_f32", 128, 0)?,
+            box_refine: Function::new(d, "box_refine_f32", 128, 0)?,
+        })
+    }
+}
