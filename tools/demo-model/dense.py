@@ -1,0 +1,90 @@
+"""Losses on every token and on clicks: what teaches the ViT to see before the detector asks it anything."""
+
+import torch
+import torch.nn.functional as F
+
+from vocabulary import COLOURS, SHAPES
+
+
+def token_targets(scenes, grid):
+    """The object of each token, [B, T], -1 for ground; and which tokens are told apart clearly, [B, T] bool."""
+    share = F.avg_pool2d(scenes.cover, scenes.cover.shape[-1] // grid).flatten(2)  # [B, K, T]
+    most, which = share.max(1)
+    return torch.where(most > 0.5, which, -1), (most > 0.5) | (share.sum(1) < 0.1)
+
+
+def of_tokens(values, owner):
+    """values [B, K, ...] of the object owning each token, [B, T, ...]; whatever for the ground."""
+    index = owner.clamp(min=0)
+    if values.dim() > 2:
+        index = index[..., None].expand(-1, -1, values.shape[2])
+    return values.gather(1, index)
+
+
+def draw_phrases(phrases, pairs, strangers, generator=None):
+    """Rows of all shapes and colours, then `pairs` pairs, each in any wording, then words that name nothing."""
+    device = phrases.ids.device
+    shapes, colours = len(SHAPES), len(COLOURS)
+    draw = lambda high, n: torch.randint(0, high, (n,), generator=generator, device=device)
+    shape = torch.cat([torch.arange(shapes, device=device), torch.full((colours,), -1, device=device), draw(shapes, pairs)])
+    colour = torch.cat([torch.full((shapes,), -1, device=device), torch.arange(colours, device=device), draw(colours, pairs)])
+    rows = phrases.table[shape, colour, draw(phrases.table.shape[2], len(shape))]
+    return torch.cat([rows, phrases.named + draw(len(phrases.ids) - phrases.named, strangers)])
+
+
+def contrast(model, tokens, scenes, phrases, rows, text, text_mask):
+    """Sigmoid contrast of tokens [B, T, D] with phrases, and the choice among shapes and among colours.
+
+    The sigmoid form says yes or no to each phrase alone, as presence will; the two choices learn faster.
+    """
+    owner, clear = token_targets(scenes, model.preset.grid)
+    shape, colour = of_tokens(scenes.shape, owner), of_tokens(scenes.colour, owner)
+    on = owner >= 0
+    weight = text_mask[..., None].float()
+    words = (text.float() * weight).sum(1) / weight.sum(1)
+    seen = F.normalize(model.aids.see(tokens.float()), dim=-1)
+    logits = seen @ F.normalize(model.aids.read(words), dim=-1).T * model.aids.scale.exp()
+    want_shape, want_colour = phrases.shape[rows], phrases.colour[rows]
+    names = (want_shape >= 0) | (want_colour >= 0)
+    hit = on[..., None] & names & ((want_shape < 0) | (want_shape == shape[..., None]))
+    hit &= (want_colour < 0) | (want_colour == colour[..., None])
+    each = F.binary_cross_entropy_with_logits(logits + model.aids.bias, hit.float(), reduction="none")
+    yes_no = (each * clear[..., None]).sum() / hit.sum().clamp(min=1)
+    shapes, colours = len(SHAPES), len(COLOURS)
+    named = on & (shape >= 0)
+    by_shape = F.cross_entropy(logits[..., :shapes][named], shape[named])
+    by_colour = F.cross_entropy(logits[..., shapes : shapes + colours][on], colour[on])
+    with torch.no_grad():
+        right = (logits[..., :shapes][named].argmax(-1) == shape[named]).float().mean()
+        hue = (logits[..., shapes : shapes + colours][on].argmax(-1) == colour[on]).float().mean()
+    return yes_no, by_shape, by_colour, right, hue
+
+
+def token_boxes(model, tokens, scenes):
+    """Every object token says the box of its object (relative to the picture)."""
+    owner, _ = token_targets(scenes, model.preset.grid)
+    on = owner >= 0
+    said = model.aids.box(tokens.float())[on]
+    return (said - of_tokens(scenes.boxes, owner)[on]).abs().sum(-1).mean()
+
+
+def mask_losses(logits, cover):
+    """Per mask: cell-wise error and dice error of logits [..., M, M] against covered shares in 0 to 1.
+
+    The cell-wise error is cross entropy less its least possible value (cells on an edge are neither in nor out),
+    weighted towards edges and towards what is wrong.
+    """
+    each = F.binary_cross_entropy_with_logits(logits, cover, reduction="none")
+    floor = F.binary_cross_entropy(cover, cover, reduction="none")
+    p = logits.sigmoid()
+    focus = (p - cover).detach().abs().clamp(min=0.05)
+    cell = ((each - floor) * focus).mean((-1, -2)) * 4
+    dice = 1 - (2 * (p * cover).sum((-1, -2)) + 1) / ((p * p).sum((-1, -2)) + (cover * cover).sum((-1, -2)) + 1)
+    return cell, dice
+
+
+def mask_iou(logits, cover):
+    """IoU of thresholded masks on the cells, [...]."""
+    a, b = logits > 0, cover > 0.5
+    both = (a & b).sum((-1, -2)).float()
+    return both / ((a | b).sum((-1, -2)).float()).clamp(min=1)
