@@ -32,7 +32,9 @@ class Demo(nn.Module):
     def __init__(self, preset):
         super().__init__()
         self.preset = preset
-        self.video = Sam3VideoModel(video_config(preset)).train()
+        # Plain attention: on so few tokens the fused kernel's backward pass costs twice as much on CPUs.
+        attention = "sdpa" if torch.cuda.is_available() else "eager"
+        self.video = Sam3VideoModel._from_config(video_config(preset), attn_implementation=attention).train()
         self.aids = Aids(preset.width)
         self.start()
 
@@ -66,6 +68,8 @@ class Demo(nn.Module):
         for layer in vit.layers:
             layer.attention.o_proj.weight.mul_(damp)
             layer.mlp.fc2.weight.mul_(damp)
+        for depth, layer in enumerate(vit.layers):
+            look_aside(layer.attention, depth)
         # Attention adds positions to queries and keys only; what the values know of place comes from here.
         vit.embeddings.position_embeddings.copy_(0.5 * place_codes(self.preset.grid, self.preset.vit))
         nn.init.normal_(self.detector.text_encoder.text_model.embeddings.token_embedding.weight, std=0.05)
@@ -87,6 +91,24 @@ class Demo(nn.Module):
             nn.init.normal_(table.weight, std=0.5)
         nn.init.normal_(self.tracker.prompt_encoder.no_mask_embed.weight, std=0.1)
 
+    @torch.no_grad()
+    def whiten(self, pixels):
+        """Patch filters from pictures [B, 3, S, S]: their principal components, half way to equal spread.
+
+        Random filters see little but the mean colour of a patch, for pictures hold most of their energy there;
+        edges and corners then sit in directions of tiny spread and take long to be found. Equal spread, on the
+        other hand, buries the colour (see LOG.md): the square root of either.
+        """
+        side = self.preset.patch
+        patches = F.unfold(pixels, side, stride=side).transpose(1, 2).flatten(0, 1)
+        centred = patches - patches.mean(0)
+        spread, directions = torch.linalg.eigh(centred.T @ centred / len(centred))
+        weight = self.detector.vision_encoder.backbone.embeddings.patch_embeddings.projection.weight
+        spread, directions = spread.flip(0)[: len(weight)], directions.flip(1)[:, : len(weight)]  # strongest first
+        filters = (directions / (spread + 1e-4 * spread[0]) ** 0.25).T
+        filters = filters * (len(weight) / spread.sqrt().sum()).sqrt()  # unit spread on average
+        weight.copy_(filters.reshape(weight.shape))
+
     # ------------------------------------------------------------------------------------------------------ seeing
 
     def look(self, pixels, fine=True, tracker=True):
@@ -98,7 +120,7 @@ class Demo(nn.Module):
         plane = tokens.transpose(1, 2).reshape(len(pixels), -1, self.preset.grid, self.preset.grid)
         neck = self.detector.vision_encoder.neck
         seen = [layer(plane) if fine or i == 2 else None for i, layer in enumerate(neck.fpn_layers[:3])]
-        places = neck.position_encoding(seen[2].shape, seen[2].device, torch.float32)
+        places = neck.position_encoding(seen[2][:1].shape, seen[2].device, torch.float32)
         return seen, places, [layer(plane) for layer in self.video.tracker_neck.fpn_layers[:3]] if tracker else None
 
     def read(self, ids, mask):
@@ -157,7 +179,7 @@ class Demo(nn.Module):
         count, queries = boxes.shape[1], decoder.query_embed.weight
         content = queries[torch.randperm(len(queries), device=queries.device)[:count]].expand(len(boxes), -1, -1)
         hidden = torch.cat([decoder.presence_token.weight.expand(len(boxes), 1, -1), content], 1)
-        text_mask = prompt_mask[:, None, None, :]
+        text_mask = additive(prompt_mask)
         found, before = [], []
         for layer in decoder.layers:
             before.append(boxes)
@@ -175,7 +197,7 @@ class Demo(nn.Module):
         """`Sam3MaskDecoder.forward`, keeping the pixel embeddings."""
         head = self.detector.mask_decoder
         normed = head.prompt_cross_attn_norm(memory)
-        told, _ = head.prompt_cross_attn(query=normed, key=prompt, value=prompt, attention_mask=prompt_mask[:, None, None, :])
+        told, _ = head.prompt_cross_attn(query=normed, key=prompt, value=prompt, attention_mask=additive(prompt_mask))
         pixels = head._embed_pixels(seen, memory + told)
         instance = head.instance_projection(pixels)
         masks = torch.einsum("bqc,bchw->bqhw", head.mask_embedder(queries), instance)
@@ -183,9 +205,10 @@ class Demo(nn.Module):
 
     def exemplars(self, seen, places, boxes, labels, pictures):
         """Features [N, boxes + 1, D] and mask of exemplar boxes [N, boxes, 4] with labels 1, 0 or -10 for padding."""
-        out = self.detector.geometry_encoder(
-            box_embeddings=boxes, box_mask=labels != -10, box_labels=labels.clamp(min=0), img_feats=[seen[2][pictures]],
-            img_pos_embeds=[places.expand(len(pictures), -1, -1, -1)])
+        with torch.autocast(boxes.device.type, enabled=False):  # box pooling has no bfloat16 on CPUs
+            out = self.detector.geometry_encoder(
+                box_embeddings=boxes, box_mask=labels != -10, box_labels=labels.clamp(min=0),
+                img_feats=[seen[2][pictures].float()], img_pos_embeds=[places.expand(len(pictures), -1, -1, -1)])
         return out.last_hidden_state, out.attention_mask.bool()
 
     # ---------------------------------------------------------------------------------------------------- tracking
@@ -223,6 +246,11 @@ class Demo(nn.Module):
         return embed(torch.stack([x, y], -1)).permute(2, 0, 1)[None]
 
 
+def additive(mask):
+    """A bool mask [N, L] as what is added to attention logits, [N, 1, 1, L]."""
+    return torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, -1e9)[:, None, None, :]
+
+
 def place_codes(grid, width):
     """Sines and cosines of x and y over the unit square, [1, grid^2, width], waves from four pictures to two tokens."""
     waves = width // 4
@@ -240,6 +268,36 @@ def grid_boxes(count):
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     middle = torch.stack([x, y], -1).reshape(-1, 2)[:count]
     return torch.cat([middle, torch.full((count, 2), 0.3)], 1)
+
+
+@torch.no_grad()
+def look_aside(attention, depth, sharp=4.0):
+    """Starts the heads of a ViT layer as looks at neighbouring tokens, so that the layers begin as convolutions.
+
+    Rotary positions make the product of two constant vectors a function of the way between the tokens: a sum over
+    frequencies w of cos(w (way - aim)), largest at `aim`. The constants go into the biases. Layers look straight and
+    diagonally in turn, one token far and later two. `sharp` is the height of the peak along each axis.
+    """
+    heads, dim = attention.num_attention_heads, attention.head_dim
+    far = 1.0 if depth < 2 else 2.0
+    pairs = dim // 4  # per axis
+    waves = 10000.0 ** (-torch.arange(pairs) / pairs)
+    strength = torch.zeros(pairs)
+    strength[:2] = torch.tensor([0.7, 0.3])  # the quick wave places the peak, the next tells it from its repetition
+    size = (sharp * dim**0.5 * strength).sqrt()
+    query, key = torch.zeros(heads, 2, pairs, 2), torch.zeros(heads, 2, pairs, 2)
+    for head in range(heads):
+        turn = 2 * math.pi * (head + 0.5 * (depth % 2)) / heads
+        # At 45 degrees a step is (1, 1); the last of more than four heads looks straight at its own place.
+        aim = (0.0, 0.0) if head >= 4 else (far * round(1.2 * math.cos(turn)), far * round(1.2 * math.sin(turn)))
+        for axis in range(2):
+            query[head, axis, :, 0] = size
+            key[head, axis, :, 0] = size * torch.cos(waves * aim[axis])
+            key[head, axis, :, 1] = -size * torch.sin(waves * aim[axis])
+    attention.q_proj.weight.mul_(0.3)
+    attention.k_proj.weight.mul_(0.3)
+    attention.q_proj.bias.copy_(query.flatten())
+    attention.k_proj.bias.copy_(key.flatten())
 
 
 @torch.no_grad()

@@ -31,7 +31,10 @@ class Scenes:
 
 
 class Composer:
-    """Draws scenes. `span` is the range of object diameters in pixels, `most` the largest number of objects."""
+    """Draws scenes. `span` is the range of object diameters in pixels, `most` the largest number of objects.
+
+    `hard` in 0 to 1 is the share of scenes that are more than flat shapes on a plain ground.
+    """
 
     def __init__(self, size, cells, most=6, span=(18, 80), seed=0, device="cpu", hard=1.0):
         self.size, self.cells, self.most, self.span, self.hard = size, cells, most, span, hard
@@ -88,7 +91,7 @@ class Composer:
         pitch = self._rand(batch, 1, 1, low=2, high=14) * self.size / 112
         waves = torch.sin(along * pitch * 2)
         checks = waves * torch.sin(across * pitch * 2)
-        kind = self._rand(batch, 1, 1)
+        kind = self._rand(batch, 1, 1) * (self._rand(batch, 1, 1) < self.hard)  # under 0.25: plain
         pattern = torch.where(self._rand(batch, 1, 1) < 0.5, waves, checks)
         pattern = torch.where(self._rand(batch, 1, 1) < 0.5, (pattern > 0).float(), pattern * 0.5 + 0.5)
         mix = torch.where(kind < 0.5, along * 0.5 + 0.5, pattern)
@@ -204,7 +207,7 @@ class Composer:
         base = rgb[b, k]
         fill = base[:, :, None, None] * light[:, None]
         wide = (radius * self._rand(n, low=0.06, high=0.2)).clamp(1.0, 7.0)
-        has = self._rand(n) < 0.3
+        has = self._rand(n) < 0.3 * self.hard
         tone = self._int(3, n)
         dark, pale = base * 0.35, base + (1 - base) * 0.7
         stroke = torch.where((tone == 0)[:, None], dark, torch.where((tone == 1)[:, None], pale, torch.zeros_like(base)))

@@ -38,7 +38,9 @@ def arguments():
     add("--decay", type=float, default=0.25, help="last share of the stage over which the rate falls to nothing")
     add("--most", type=int, default=6, help="objects per scene at most")
     add("--span", type=float, nargs=2, default=(18, 80), help="smallest and largest object diameter in pixels")
+    add("--ease", type=int, default=0, help="pictures over which grounds and outlines go from plain to all kinds")
     add("--prompts", type=int, default=6, help="phrases per picture (find)")
+    add("--exemplars", type=float, default=0.12, help="share of prompts that show a box instead of saying a word (find)")
     add("--rounds", type=int, default=0, help="rounds of correction clicks")
     add("--out", type=pathlib.Path, required=True)
     add("--init", type=pathlib.Path, help="weights to begin the stage with")
@@ -129,9 +131,9 @@ class Log:
 
 
 def rate_at(args, images, steps):
-    """Warm up over 200 steps, level, then straight down to a fiftieth over the last `decay` of the stage."""
+    """Warm up over 60 steps, level, then straight down to a fiftieth over the last `decay` of the stage."""
     left = (args.images - images) / (args.decay * args.images)
-    return args.rate * min(1.0, (steps + 1) / 200) * max(0.02, min(1.0, left))
+    return args.rate * min(1.0, (steps + 1) / 60) * max(0.02, min(1.0, left))
 
 
 def main():
@@ -160,6 +162,8 @@ def main():
         saved = torch.load(args.init, map_location=args.device, weights_only=False)
         missing = model.load_state_dict(fit(saved["ema"], model), strict=False)
         print(f"beginning with {args.init}; new: {missing.missing_keys}, dropped: {missing.unexpected_keys}", flush=True)
+    else:
+        model.whiten(Composer(args.size, preset.cells, args.most, args.span, seed=args.seed, device=args.device)(256).pixels)
     average = average or Average(model)
     composer = Composer(args.size, preset.cells, args.most, args.span, seed=args.seed * 1_000_003 + steps, device=args.device)
     torch.manual_seed(args.seed * 7919 + steps)
@@ -185,6 +189,7 @@ def main():
     while images < args.images and (time.monotonic() - begun) / 60 < args.minutes:
         for group in optimiser.param_groups:
             group["lr"] = rate_at(args, images, steps)
+        composer.hard = min(1.0, images / max(args.ease, 1))
         loss, parts = step(model, phrases, composer(args.batch), args, autocast)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

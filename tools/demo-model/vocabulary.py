@@ -4,6 +4,7 @@ import json
 import pathlib
 
 import torch
+import torch.nn.functional as F
 from transformers import CLIPTokenizer
 
 MERGES = pathlib.Path(__file__).resolve().parents[2] / "assets" / "clip" / "merges.txt"
@@ -72,6 +73,11 @@ class Phrases:
         self.rows += [(text, -1, -1) for text in self._strangers(strangers)]
         texts = [text for text, _, _ in self.rows]
         self.ids, self.mask = encode(self.tokenizer, texts)
+        # Upstream's processor puts this word in where exemplar boxes come without a phrase.
+        visual, visual_mask = encode(self.tokenizer, ["visual"])
+        spare = self.ids.shape[1] - visual.shape[1]
+        self.visual = torch.stack([F.pad(visual[0], (0, spare), value=self.tokenizer.eos_token_id),
+                                   F.pad(visual_mask[0], (0, spare))])
         self.shape = torch.tensor([i for _, i, _ in self.rows])
         self.colour = torch.tensor([j for _, _, j in self.rows])
         self._by_meaning = {}
@@ -115,7 +121,7 @@ class Phrases:
         return [f"{colours[k % len(colours)]} {whole[i]}" if k % 3 == 0 else whole[i] for k, i in enumerate(choice)]
 
     def to(self, device):
-        for name in ("ids", "mask", "shape", "colour", "table"):
+        for name in ("ids", "mask", "shape", "colour", "table", "visual"):
             setattr(self, name, getattr(self, name).to(device))
         return self
 
