@@ -16,13 +16,14 @@ from transformers import Sam3VideoConfig
 class Preset:
     """Dimensions of one model; `size` is the only one that training changes (see `grow.py`)."""
 
-    # Picture side and patch side. Masks have 4 cells per patch: at patch 14 a cell is 3.5 pixels, and since training
-    # targets are the exact coverage of each cell, the interpolated zero line runs through cells, not along them.
+    # Picture side and patch side. What a small ViT can tell of an outline depends on the tokens across it, not on the
+    # pixels within a token: with 14-pixel patches shapes stayed near chance for 20,000 pictures (LOG.md), and work per
+    # token is the same. Masks have 4 cells per patch, 2 pixels a cell at patch 8.
     size: int
-    patch: int = 14
-    # Window side of the ViT in tokens. 8 tokens are 112 pixels: a 112-pixel picture is one window, so training can
-    # start there at a quarter of the cost of 224 and a ninth of 336, at the same scale of object to patch.
-    window: int = 8
+    patch: int = 8
+    # Window side of the ViT in tokens, half of the final grid: a picture of half the side is one window, so training
+    # can start there at a quarter of the cost, at the same scale of object to patch.
+    window: int = 12
     # 12 * width^2 parameters a layer: 0.44 M at 192. Rotary pairs along two axes want head widths of 4; 192 / 6 = 32.
     vit: int = 192
     vit_layers: int = 6
@@ -65,18 +66,19 @@ class Preset:
 
 
 PRESETS = {
-    # Coloured shapes, trained on CPU cores: 16 x 16 tokens, masks of 64 x 64. Half the width costs a third of the time
+    # Coloured shapes, trained on CPU cores: 24 x 24 tokens, masks of 96 x 96 on 192 pixels, for 336 pixels would
+    # only add texture that shapes do not have. Half the width costs a third of the time
     # per picture, and the number of pictures is what limits a CPU run.
     "shapes": Preset(
-        size=224, vit=128, vit_heads=4, width=64, ffn=256, text=64, tracker_ffn=128, iou_hidden=64
+        size=192, vit=128, vit_heads=4, width=64, ffn=256, text=64, tracker_ffn=128, iou_hidden=64
     ),
     # Shapes and several hundred named things, for a GPU: more pixels for drawings, more layers for more names.
     "full": Preset(
-        size=336, vit_layers=8, global_layers=(3, 7), encoder_layers=3, text=192, queries=25
+        size=336, patch=14, vit_layers=8, global_layers=(3, 7), encoder_layers=3, text=192, queries=25
     ),
     # For rehearsing every script in a minute.
     "toy": Preset(
-        size=112, vit=48, vit_layers=2, vit_heads=4, global_layers=(1,), width=32, ffn=64, encoder_layers=1,
+        size=64, window=4, vit=48, vit_layers=2, vit_heads=4, global_layers=(1,), width=32, ffn=64, encoder_layers=1,
         decoder_layers=2, text=32, tracker_ffn=64, iou_hidden=32, queries=9,
     ),
 }

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 
 from clicks import track_loss
-from dense import contrast, draw_phrases, mask_iou, mask_losses, token_boxes
+from dense import contrast, draw_phrases, mask_iou, mask_losses, token_boxes, token_forms
 from prompts import ask, prompt_features
 
 MASKED = 2
@@ -174,7 +174,7 @@ def find_step(model, phrases, scenes, args, autocast):
     loss, parts = find_losses(out, boxes, cover, valid, hit, masked)
     tokens = seen[2].flatten(2).transpose(1, 2)
     yes_no, by_shape, by_colour, right, hue = contrast(model, tokens, scenes, phrases, rows, text, text_mask)
-    on_tokens = token_boxes(model, tokens, scenes)
+    on_tokens = token_boxes(model, tokens, scenes) + token_forms(model, tokens, scenes)
     with autocast():
         tracked, first, last = track_loss(model, levels, scenes, 2 * batch, args.rounds)
     loss = loss + 0.5 * (yes_no + by_shape + by_colour) + 2 * on_tokens + 2 * tracked

@@ -16,8 +16,12 @@ from transformers.models.sam3.modeling_sam3 import inverse_sigmoid
 from config import video_config
 
 
+FORM = 10
+
+
 class Aids(nn.Module):
-    """Training-only heads on the ViT's tokens (detector neck, token level): what a token is, where its object lies."""
+    """Training-only heads on the ViT's tokens (detector neck, token level): what a token is, where its object lies,
+    and what the object looks like: its mask on FORM x FORM cells of its box."""
 
     def __init__(self, width, out=64):
         super().__init__()
@@ -26,6 +30,7 @@ class Aids(nn.Module):
         self.scale = nn.Parameter(torch.tensor(math.log(10.0)))
         self.bias = nn.Parameter(torch.tensor(-5.0))
         self.box = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 4))
+        self.form = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, FORM * FORM))
 
 
 class Demo(nn.Module):
@@ -90,6 +95,11 @@ class Demo(nn.Module):
                       self.tracker.prompt_encoder.not_a_point_embed):
             nn.init.normal_(table.weight, std=0.5)
         nn.init.normal_(self.tracker.prompt_encoder.no_mask_embed.weight, std=0.1)
+        transformer = self.tracker.mask_decoder.transformer
+        for layer in transformer.layers:
+            look_there(layer.cross_attn_token_to_image)
+            look_there(layer.cross_attn_image_to_token)
+        look_there(transformer.final_attn_token_to_image)
 
     @torch.no_grad()
     def whiten(self, pixels):
@@ -298,6 +308,14 @@ def look_aside(attention, depth, sharp=4.0):
     attention.k_proj.weight.mul_(0.3)
     attention.q_proj.bias.copy_(query.flatten())
     attention.k_proj.bias.copy_(key.flatten())
+
+
+@torch.no_grad()
+def look_there(attention, gain=1.4):
+    """Starts a cross attention between prompts and picture as a look at the like: equal projections of queries and
+    keys make a token and a place attend to each other where their position codes agree."""
+    attention.q_proj.weight.mul_(gain)
+    attention.k_proj.weight.copy_(attention.q_proj.weight)
 
 
 @torch.no_grad()

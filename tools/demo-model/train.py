@@ -1,8 +1,8 @@
 """Training, in stages that share one loop: seeded, resumable, logged.
 
-    python train.py --stage see  --size 112 --images 40000 --out RUN          # dense: tokens, words, clicks
-    python train.py --stage find --size 112 --images 60000 --out RUN --init RUN/see-112.pt
-    python train.py --stage find --size 224 --images 60000 --out RUN --init RUN/find-112.pt
+    python train.py --stage see  --size 96 --images 40000 --out RUN          # dense: tokens, words, clicks
+    python train.py --stage find --size 96 --images 60000 --out RUN --init RUN/see-96.pt
+    python train.py --stage find --size 192 --images 60000 --out RUN --init RUN/find-96.pt
 
 A stage writes RUN/<stage>-<size>.pt every `--save` minutes and at the end, and goes on from that file if it is there;
 RUN/<stage>-<size>.csv is the log. Stopping the process at any moment loses at most the minutes since the last save.
@@ -19,7 +19,7 @@ import torch
 
 from clicks import track_loss
 from config import PRESETS, at_size
-from dense import contrast, draw_phrases, token_boxes
+from dense import contrast, draw_phrases, token_boxes, token_forms
 from model import Demo
 from scenes import Composer
 from vocabulary import Phrases
@@ -30,7 +30,7 @@ def arguments():
     add = parser.add_argument
     add("--preset", default="shapes", choices=PRESETS)
     add("--stage", required=True, choices=("see", "find"))
-    add("--size", type=int, default=112, help="picture side in this stage, a multiple of the patch side")
+    add("--size", type=int, default=96, help="picture side in this stage, a multiple of the patch side")
     add("--images", type=int, required=True, help="pictures of the whole stage, counted over all resumptions")
     add("--minutes", type=float, default=1e9, help="stop this run after so long; the stage goes on at the next run")
     add("--batch", type=int, default=32)
@@ -99,12 +99,12 @@ def see_step(model, phrases, scenes, args, autocast):
         text, text_mask = model.read(phrases.ids[rows], phrases.mask[rows])
     tokens = seen[2].flatten(2).transpose(1, 2)
     yes_no, by_shape, by_colour, right, hue = contrast(model, tokens, scenes, phrases, rows, text, text_mask)
-    boxes = token_boxes(model, tokens, scenes)
+    boxes, forms = token_boxes(model, tokens, scenes), token_forms(model, tokens, scenes)
     with autocast():
         tracked, first, last = track_loss(model, levels, scenes, 2 * len(scenes.pixels), args.rounds)
-    loss = yes_no + by_shape + by_colour + 4 * boxes + 2 * tracked
+    loss = yes_no + by_shape + by_colour + 4 * boxes + 4 * forms + tracked
     return loss, dict(yes_no=yes_no, shape_loss=by_shape, colour_loss=by_colour, shape_right=right, colour_right=hue,
-                      token_box=boxes, track=tracked, click_iou=first, last_iou=last)
+                      token_box=boxes, token_form=forms, track=tracked, click_iou=first, last_iou=last)
 
 
 class Log:
