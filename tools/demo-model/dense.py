@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from model import FORM
+from prompts import means
 from vocabulary import COLOURS, SHAPES
 
 
@@ -22,15 +23,22 @@ def of_tokens(values, owner):
     return values.gather(1, index)
 
 
-def draw_phrases(phrases, pairs, strangers, generator=None):
-    """Rows of all shapes and colours, then `pairs` pairs, each in any wording, then words that name nothing."""
+def draw_phrases(phrases, pairs, strangers, things=None, generator=None):
+    """Rows of all shapes and colours, then `pairs` pairs, each in any wording, then words that name nothing, then
+    words for drawn things, if there are any among the objects `things` [B, K]."""
     device = phrases.ids.device
     shapes, colours = len(SHAPES), len(COLOURS)
     draw = lambda high, n: torch.randint(0, high, (n,), generator=generator, device=device)
     shape = torch.cat([torch.arange(shapes, device=device), torch.full((colours,), -1, device=device), draw(shapes, pairs)])
     colour = torch.cat([torch.full((shapes,), -1, device=device), torch.arange(colours, device=device), draw(colours, pairs)])
-    rows = phrases.table[shape, colour, draw(phrases.table.shape[2], len(shape))]
-    return torch.cat([rows, phrases.named + draw(len(phrases.ids) - phrases.named, strangers)])
+    rows = [phrases.table[shape, colour, draw(phrases.table.shape[2], len(shape))]]
+    rows.append(phrases.things + draw(len(phrases.ids) - phrases.things, strangers))
+    if things is not None and phrases.things > phrases.named:  # half of them of things that are there
+        there = things[things >= 0]
+        there = there[torch.randperm(len(there), generator=generator, device=device)[:pairs]]
+        rows.append(phrases.names[there, draw(phrases.names.shape[1], len(there))])
+        rows.append(phrases.named + draw(phrases.things - phrases.named, pairs))
+    return torch.cat(rows)
 
 
 def contrast(model, tokens, scenes, phrases, rows, text, text_mask):
@@ -41,23 +49,21 @@ def contrast(model, tokens, scenes, phrases, rows, text, text_mask):
     owner, clear = token_targets(scenes, model.preset.grid)
     shape, colour = of_tokens(scenes.shape, owner), of_tokens(scenes.colour, owner)
     on = owner >= 0
+    tinted = on & (colour >= 0)
     weight = text_mask[..., None].float()
     words = (text.float() * weight).sum(1) / weight.sum(1)
     seen = F.normalize(model.aids.see(tokens.float()), dim=-1)
     logits = seen @ F.normalize(model.aids.read(words), dim=-1).T * model.aids.scale.exp()
-    want_shape, want_colour = phrases.shape[rows], phrases.colour[rows]
-    names = (want_shape >= 0) | (want_colour >= 0)
-    hit = on[..., None] & names & ((want_shape < 0) | (want_shape == shape[..., None]))
-    hit &= (want_colour < 0) | (want_colour == colour[..., None])
+    hit = of_tokens(means(phrases, rows.expand(len(owner), -1), scenes).transpose(1, 2), owner) & on[..., None]
     each = F.binary_cross_entropy_with_logits(logits + model.aids.bias, hit.float(), reduction="none")
     yes_no = (each * clear[..., None]).sum() / hit.sum().clamp(min=1)
     shapes, colours = len(SHAPES), len(COLOURS)
     named = on & (shape >= 0)
     by_shape = F.cross_entropy(logits[..., :shapes][named], shape[named])
-    by_colour = F.cross_entropy(logits[..., shapes : shapes + colours][on], colour[on])
+    by_colour = F.cross_entropy(logits[..., shapes : shapes + colours][tinted], colour[tinted])
     with torch.no_grad():
         right = (logits[..., :shapes][named].argmax(-1) == shape[named]).float().mean()
-        hue = (logits[..., shapes : shapes + colours][on].argmax(-1) == colour[on]).float().mean()
+        hue = (logits[..., shapes : shapes + colours][tinted].argmax(-1) == colour[tinted]).float().mean()
     return yes_no, by_shape, by_colour, right, hue
 
 

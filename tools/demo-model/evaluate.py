@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 
+from atlas import styles, unpack
 from clicks import choose_objects, click_in, corner_boxes, correct, damaged
 from config import PRESETS, at_size
 from model import Demo
@@ -95,7 +96,7 @@ def detect(model, phrases, composer, scenes, threshold, exemplars, generator, pe
             kind = "exemplars" if asked.exemplar[b, p] >= 0 else "phrases"
             tallies.setdefault(kind, Tally()).add(found, truth)
             if kind == "phrases" and len(truth):
-                said = ("shape" if phrases.shape[row] >= 0 else "") + ("colour" if phrases.colour[row] >= 0 else "")
+                said = "things" if phrases.named <= row < phrases.things else ("shape" if phrases.shape[row] >= 0 else "") + ("colour" if phrases.colour[row] >= 0 else "")
                 tallies.setdefault(said, Tally()).add(found, truth)
     return tallies
 
@@ -137,19 +138,18 @@ def clicks(model, composer, scenes, generator, batch=16):
     return {name: round(float(torch.cat(v).mean()), 4) for name, v in sums.items()}
 
 
-def evaluate(model, phrases, scenes, most, span, thresholds=(0.5,), seed=HELD_OUT, clicks_too=True):
+def evaluate(model, phrases, scenes, most, span, thresholds=(0.5,), seed=HELD_OUT, drawings=None):
     """All figures as {threshold: {name: value}}; clicks under "clicks"."""
-    size, device = model.preset.size, next(model.parameters()).device
+    device = next(model.parameters()).device
+    compose = lambda s: Composer(model.preset.size, model.preset.cells, most, span, seed=s, device=device, drawings=drawings)
     results = {}
     for threshold in thresholds:
-        composer = Composer(size, model.preset.cells, most, span, seed=seed, device=device)
+        composer = compose(seed)
         generator = torch.Generator(device).manual_seed(seed + 1)
         tallies = detect(model, phrases, composer, scenes, threshold, 0.15, generator)
-        results[str(threshold)] = {k: v for name in sorted(tallies, key="phrases exemplars shape colour shapecolour".split().index)
+        results[str(threshold)] = {k: v for name in sorted(tallies, key="phrases exemplars shape colour shapecolour things".split().index)
                                    for k, v in tallies[name].report(name).items()}
-    if clicks_too:
-        composer = Composer(size, model.preset.cells, most, span, seed=seed + 2, device=device)
-        results["clicks"] = clicks(model, composer, scenes, torch.Generator(device).manual_seed(seed + 3))
+    results["clicks"] = clicks(model, compose(seed + 2), scenes, torch.Generator(device).manual_seed(seed + 3))
     return results
 
 
@@ -171,14 +171,21 @@ def main():
     parser.add_argument("--threshold", type=float, nargs="+", default=[0.3, 0.5])
     parser.add_argument("--most", type=int, help="objects per scene; as trained by default")
     parser.add_argument("--span", type=float, nargs=2, help="object diameters in pixels; as trained by default")
+    parser.add_argument("--atlas", type=pathlib.Path, help="scenes with drawings of this file as well")
+    parser.add_argument("--style", help="one style of drawings only, e.g. the held-out one")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=pathlib.Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     model, facts = load(args.checkpoint, args.device)
-    phrases = Phrases(model.preset).to(args.device)
-    results = evaluate(model, phrases, args.scenes, args.most or facts["most"], args.span or facts["span"], args.threshold)
+    drawings, names = None, ()
+    if args.atlas:
+        tiles, shows, names = unpack(args.atlas, 96, styles(args.style))
+        drawings = (tiles, shows)
+    phrases = Phrases(model.preset, names).to(args.device)
+    results = evaluate(model, phrases, args.scenes, args.most or facts["most"], args.span or facts["span"], args.threshold,
+                       drawings=drawings)
     print(facts)
     print(table(results))
     if args.json:

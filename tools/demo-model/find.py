@@ -169,7 +169,7 @@ def find_step(model, phrases, scenes, args, autocast):
         seen, places, levels = model.look(scenes.pixels)
         prompt, prompt_mask = prompt_features(model, phrases, asked, scenes, seen, places)
         out = model.detect(seen, places, prompt, prompt_mask, per, extra=shake(boxes, valid), masks_for=masked)
-        rows = draw_phrases(phrases, pairs=24, strangers=8)
+        rows = draw_phrases(phrases, pairs=24, strangers=8, things=scenes.thing)
         text, text_mask = model.read(phrases.ids[rows], phrases.mask[rows])
     loss, parts = find_losses(out, boxes, cover, valid, hit, masked)
     tokens = seen[2].flatten(2).transpose(1, 2)

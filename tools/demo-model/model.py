@@ -74,7 +74,7 @@ class Demo(nn.Module):
             layer.attention.o_proj.weight.mul_(damp)
             layer.mlp.fc2.weight.mul_(damp)
         for depth, layer in enumerate(vit.layers):
-            look_aside(layer.attention, depth)
+            look_around(layer.attention, depth)
         # Attention adds positions to queries and keys only; what the values know of place comes from here.
         vit.embeddings.position_embeddings.copy_(0.5 * place_codes(self.preset.grid, self.preset.vit))
         nn.init.normal_(self.detector.text_encoder.text_model.embeddings.token_embedding.weight, std=0.05)
@@ -281,33 +281,35 @@ def grid_boxes(count):
 
 
 @torch.no_grad()
-def look_aside(attention, depth, sharp=4.0):
-    """Starts the heads of a ViT layer as looks at neighbouring tokens, so that the layers begin as convolutions.
+def look_around(attention, depth, sharp=4.0):
+    """Starts half the heads of a ViT layer as looks at a neighbouring token, half as looks at tokens like itself.
 
-    Rotary positions make the product of two constant vectors a function of the way between the tokens: a sum over
-    frequencies w of cos(w (way - aim)), largest at `aim`. The constants go into the biases. Layers look straight and
-    diagonally in turn, one token far and later two. `sharp` is the height of the peak along each axis.
+    The first make the layers begin as convolutions: rotary positions turn the product of two constant vectors into a
+    function of the way between two tokens, a sum over frequencies w of cos(w (way - aim)), largest at `aim`; the
+    constants go into the biases. `sharp` is the height of the peak along each axis. The others have equal projections
+    for queries and keys: tokens of one object find each other by colour before anything is learned.
     """
     heads, dim = attention.num_attention_heads, attention.head_dim
-    far = 1.0 if depth < 2 else 2.0
+    attention.k_proj.weight.copy_(attention.q_proj.weight)
     pairs = dim // 4  # per axis
     waves = 10000.0 ** (-torch.arange(pairs) / pairs)
     strength = torch.zeros(pairs)
     strength[:2] = torch.tensor([0.7, 0.3])  # the quick wave places the peak, the next tells it from its repetition
     size = (sharp * dim**0.5 * strength).sqrt()
-    query, key = torch.zeros(heads, 2, pairs, 2), torch.zeros(heads, 2, pairs, 2)
-    for head in range(heads):
-        turn = 2 * math.pi * (head + 0.5 * (depth % 2)) / heads
-        # At 45 degrees a step is (1, 1); the last of more than four heads looks straight at its own place.
-        aim = (0.0, 0.0) if head >= 4 else (far * round(1.2 * math.cos(turn)), far * round(1.2 * math.sin(turn)))
+    # Straight steps in the first two layers, diagonal in the next two, then straight steps of two.
+    step = 2.0 if depth >= 4 else 1.0
+    aims = [(step, 0), (-step, 0), (0, step), (0, -step)] if depth % 4 < 2 else [(1, 1), (-1, -1), (1, -1), (-1, 1)]
+    for head in range(heads // 2):
+        aim = aims[(heads // 2 * depth + head) % 4]
+        rows = slice(head * dim, (head + 1) * dim)
+        query, key = torch.zeros(2, pairs, 2), torch.zeros(2, pairs, 2)
         for axis in range(2):
-            query[head, axis, :, 0] = size
-            key[head, axis, :, 0] = size * torch.cos(waves * aim[axis])
-            key[head, axis, :, 1] = -size * torch.sin(waves * aim[axis])
-    attention.q_proj.weight.mul_(0.3)
-    attention.k_proj.weight.mul_(0.3)
-    attention.q_proj.bias.copy_(query.flatten())
-    attention.k_proj.bias.copy_(key.flatten())
+            query[axis, :, 0] = size
+            key[axis, :, 0] = size * torch.cos(waves * aim[axis])
+            key[axis, :, 1] = -size * torch.sin(waves * aim[axis])
+        for projection, bias in ((attention.q_proj, query), (attention.k_proj, key)):
+            projection.weight[rows] *= 0.3
+            projection.bias[rows] = bias.flatten()
 
 
 @torch.no_grad()

@@ -21,7 +21,9 @@ def means(phrases, rows, scenes):
     shape, colour = phrases.shape[rows][..., None], phrases.colour[rows][..., None]
     fits = (shape >= 0) | (colour >= 0)
     fits = fits & ((shape < 0) | (shape == scenes.shape[:, None])) & ((colour < 0) | (colour == scenes.colour[:, None]))
-    return fits & scenes.valid[:, None]
+    thing = scenes.thing[:, None].expand(-1, rows.shape[1], -1)
+    drawn = phrases.members[rows].gather(2, thing.clamp(min=0)) & (thing >= 0)
+    return (fits | drawn) & scenes.valid[:, None]
 
 
 def ask(phrases, scenes, per, exemplars=0.0, generator=None):
@@ -49,13 +51,21 @@ def ask(phrases, scenes, per, exemplars=0.0, generator=None):
     plain = rand() < 0.5
     rows = phrases.table[ask_shape, ask_colour, torch.where(plain, 0, wording)]
     stranger = (ask_shape < 0) & (ask_colour < 0) | (kind < 0.03)
-    rows = torch.where(stranger, phrases.named + draw(len(phrases.ids) - phrases.named), rows)
+    rows = torch.where(stranger, phrases.things + draw(len(phrases.ids) - phrases.things), rows)
+    # Drawn things: one of their words, or in place of a spoiled one any other word for things.
+    thing = scenes.thing.gather(1, about)
+    called = phrases.names[thing.clamp(min=0), draw(phrases.names.shape[1])]
+    if phrases.things > phrases.named:
+        called = torch.where(spoil, phrases.named + draw(phrases.things - phrases.named), called)
+    rows = torch.where((thing >= 0) & (kind >= 0.03), called, rows)
     hit = means(phrases, rows, scenes)
     # Exemplars: an object of a name is shown instead of said; alike are those of its shape and colour.
     alike = (scenes.shape[:, None] == shape[..., None]) & (scenes.colour[:, None] == colour[..., None]) & scenes.valid[:, None]
-    show = (rand() < exemplars) & (shape >= 0) & scenes.valid.gather(1, about)
+    alike &= (shape >= 0)[..., None]
+    alike |= (scenes.thing[:, None] == thing[..., None]) & (thing >= 0)[..., None] & scenes.valid[:, None]
+    show = (rand() < exemplars) & ((shape >= 0) | (thing >= 0)) & scenes.valid.gather(1, about)
     hit = torch.where(show[..., None], alike, hit)
-    rows = torch.where(show, phrases.table[shape, colour, 0], rows)
+    rows = torch.where(show, torch.where(thing >= 0, phrases.names[thing.clamp(min=0), 0], phrases.table[shape, colour, 0]), rows)
     speechless = show & (rand() < 0.7)
     return Asked(rows, hit, torch.where(show, about, -1), speechless)
 

@@ -27,18 +27,24 @@ class Scenes:
     valid: torch.Tensor  # [B, K] bool
     shape: torch.Tensor  # [B, K] index into SHAPES, -1 without a name
     colour: torch.Tensor  # [B, K] index into COLOURS, -1 for several colours
+    thing: torch.Tensor  # [B, K] index of a drawn thing, -1 for shapes
     masks: torch.Tensor | None  # [B, K, S, S] bool, on request
 
 
 class Composer:
     """Draws scenes. `span` is the range of object diameters in pixels, `most` the largest number of objects.
 
-    `hard` in 0 to 1 is the share of scenes that are more than flat shapes on a plain ground.
+    `hard` in 0 to 1 is the share of scenes that are more than flat upright shapes on a plain ground. `drawings` are RGBA tiles
+    [n, 4, t, t] of bytes and the thing each shows [n]; `drawn` is the share of objects taken from them.
     """
 
-    def __init__(self, size, cells, most=6, span=(18, 80), seed=0, device="cpu", hard=1.0):
+    def __init__(self, size, cells, most=6, span=(18, 80), seed=0, device="cpu", hard=1.0,
+                 drawings=None, drawn=0.6):
         self.size, self.cells, self.most, self.span, self.hard = size, cells, most, span, hard
         self.device = torch.device(device)
+        self.drawn = drawn if drawings is not None else 0.0
+        if drawings is not None:
+            self.drawings, self.shows = (torch.as_tensor(t).to(self.device) for t in drawings)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.tiles, self.names = (t.to(self.device) for t in tiles())
         ranges = torch.tensor([[*h, *s, *v] for h, s, v in COLOURS.values()], device=self.device)
@@ -152,7 +158,7 @@ class Composer:
 
         b, k = here.nonzero(as_tuple=True)  # every object there is, [n]
         angle = self._rand(len(b), high=2 * math.pi)
-        turned = self._rand(len(b)) < 0.7
+        turned = self._rand(len(b)) < 0.7 * self.hard
         angle = torch.where(turned, angle, self._normal(len(b)) * 0.08)
         squeeze = torch.exp(self._normal(len(b)) * 0.04)
         distance = self._distance(tile[b, k], place[b, k], radius[b, k], angle, squeeze)  # pixels
@@ -161,6 +167,9 @@ class Composer:
         alpha = (0.5 - distance).clamp(0, 1)
         stroke = (distance + edge["width"][:, None, None]).clamp(-0.5, 0.5) + 0.5
         painted = colour_here + (edge["rgb"][:, :, None, None] - colour_here) * stroke[:, None]
+        thing = torch.full_like(shape, -1)
+        if self.drawn:
+            thing = self._draw_over(b, k, place, radius, shape, colour, painted, alpha, thing)
         solid = alpha > 0.5
 
         picture = ground
@@ -180,7 +189,38 @@ class Composer:
         grain = self._rand(batch, 1, 1, 1, high=0.06) * (self._rand(batch, 1, 1, 1) < 0.5) * self.hard
         light = 1 + (self._rand(batch, 1, 1, 1) - 0.5) * 0.12
         picture = (picture * light + self._normal(*picture.shape) * grain).clamp(0, 1)
-        return self._pack(picture, visible, full, here, shape, colour, keep_masks)
+        return self._pack(picture, visible, full, here, shape, colour, thing, keep_masks)
+
+    def _draw_over(self, b, k, place, radius, shape, colour, painted, alpha, thing):
+        """Replaces some objects by drawings, in place; some repeat the first object's thing in another drawing."""
+        swap = self._rand(len(b)) < self.drawn
+        at = swap.nonzero()[:, 0]
+        if not len(at):
+            return thing
+        which = self._int(len(self.drawings), *shape.shape)
+        which = torch.where(self._rand(*shape.shape) < 0.25, which[:, :1], which)
+        rows, columns = b[at], k[at]
+        tile = which[rows, columns]
+        tilt = self._normal(len(at)) * 0.22
+        flip = torch.where(self._rand(len(at)) < 0.5, 1.0, -1.0)
+        stretch = torch.exp(self._normal(len(at)) * 0.06)
+        x, y = (place[rows, columns] / self.size * 2 - 1).unbind(1)
+        scale = self.size / 2 / radius[rows, columns]
+        cos, sin = tilt.cos() * scale, tilt.sin() * scale
+        theta = torch.stack([
+            torch.stack([cos * flip * stretch, sin * flip * stretch, -(cos * x + sin * y) * flip * stretch], -1),
+            torch.stack([-sin / stretch, cos / stretch, (sin * x - cos * y) / stretch], -1),
+        ], 1)
+        grid = F.affine_grid(theta, (len(at), 4, self.size, self.size), align_corners=False)
+        rgba = self.drawings[tile].float() / 255
+        rgba[:, :3] *= rgba[:, 3:]  # averages of colours are weighted by cover
+        found = F.grid_sample(rgba, grid, align_corners=False)
+        alpha[at] = found[:, 3]
+        tint = (1 + self._normal(len(at), 3) * 0.07)[:, :, None, None]
+        painted[at] = (found[:, :3] / found[:, 3:].clamp(min=1e-3) * tint).clamp(0, 1)
+        shape[rows, columns], colour[rows, columns] = -1, -1
+        thing[rows, columns] = self.shows[tile]
+        return thing
 
     def _distance(self, tile, place, radius, angle, squeeze):
         """Signed distance to each object's outline in pixels, [n, S, S]."""
@@ -214,7 +254,7 @@ class Composer:
         # A stroke of no width lies outside the object, where alpha is zero.
         return fill.clamp(0, 1), dict(width=torch.where(has, wide, torch.full_like(wide, -2.0)), rgb=stroke)
 
-    def _pack(self, picture, visible, full, here, shape, colour, keep_masks):
+    def _pack(self, picture, visible, full, here, shape, colour, thing, keep_masks):
         size = self.size
         area = visible.flatten(2).sum(-1)
         valid = here & (area >= MIN_AREA) & (area >= MIN_VISIBLE * full)
@@ -225,7 +265,7 @@ class Composer:
         boxes = torch.where(valid[..., None], boxes, torch.full_like(boxes, 0.5))
         batch, most = valid.shape
         cover = F.interpolate(visible.float(), size=self.cells, mode="area") if size != self.cells else visible.float()
-        return Scenes(picture * 2 - 1, cover * valid[..., None, None], boxes, valid, shape, colour,
+        return Scenes(picture * 2 - 1, cover * valid[..., None, None], boxes, valid, shape, colour, thing,
                       visible if keep_masks else None)
 
 

@@ -17,6 +17,7 @@ import time
 
 import torch
 
+from atlas import styles, unpack
 from clicks import track_loss
 from config import PRESETS, at_size
 from dense import contrast, draw_phrases, token_boxes, token_forms
@@ -47,6 +48,8 @@ def arguments():
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--threads", type=int, default=1, help="CPU threads")
     add("--full-precision", action="store_true", help="no bfloat16")
+    add("--atlas", type=pathlib.Path, help="drawings made by atlas.py; without them there are only shapes")
+    add("--drawn", type=float, default=0.6, help="share of objects that are drawings")
     add("--save", type=float, default=3.0, help="minutes between checkpoints")
     add("--seed", type=int, default=1)
     return parser.parse_args()
@@ -95,7 +98,7 @@ def see_step(model, phrases, scenes, args, autocast):
     """Stage `see`: the ViT learns words, boxes and masks densely; the detector proper does not run."""
     with autocast():
         seen, _, levels = model.look(scenes.pixels, fine=False)
-        rows = draw_phrases(phrases, pairs=40, strangers=8)
+        rows = draw_phrases(phrases, pairs=40, strangers=8, things=scenes.thing)
         text, text_mask = model.read(phrases.ids[rows], phrases.mask[rows])
     tokens = seen[2].flatten(2).transpose(1, 2)
     yes_no, by_shape, by_colour, right, hue = contrast(model, tokens, scenes, phrases, rows, text, text_mask)
@@ -144,7 +147,12 @@ def main():
     path = args.out / f"{args.stage}-{args.size}.pt"
     preset = at_size(PRESETS[args.preset], args.size)
     model = Demo(preset).to(args.device)
-    phrases = Phrases(preset).to(args.device)
+    drawings, facts = None, ()
+    if args.atlas:
+        tiles, shows, facts = unpack(args.atlas, 96, styles())
+        drawings = (tiles, shows)
+    phrases = Phrases(preset, facts).to(args.device)
+    scene = dict(most=args.most, span=args.span, device=args.device, drawings=drawings, drawn=args.drawn)
     images = steps = 0
     spent = 0.0
     fused = dict(fused=True)
@@ -163,9 +171,9 @@ def main():
         missing = model.load_state_dict(fit(saved["ema"], model), strict=False)
         print(f"beginning with {args.init}; new: {missing.missing_keys}, dropped: {missing.unexpected_keys}", flush=True)
     else:
-        model.whiten(Composer(args.size, preset.cells, args.most, args.span, seed=args.seed, device=args.device)(256).pixels)
+        model.whiten(Composer(args.size, preset.cells, seed=args.seed, **scene)(256).pixels)
     average = average or Average(model)
-    composer = Composer(args.size, preset.cells, args.most, args.span, seed=args.seed * 1_000_003 + steps, device=args.device)
+    composer = Composer(args.size, preset.cells, seed=args.seed * 1_000_003 + steps, **scene)
     torch.manual_seed(args.seed * 7919 + steps)
     step = see_step
     if args.stage == "find":

@@ -54,13 +54,14 @@ def make_tokenizer(merges, directory=None):
 
 
 class Phrases:
-    """Every phrase with its tokens and what it means: a shape (or -1), a colour (or -1); both -1 name nothing here.
+    """Every phrase with its tokens and what it means: a shape (or -1), a colour (or -1), a set of drawn things.
 
-    Row order: plain shapes, plain colours, plain pairs (colour major), then other wordings of each of these, then
-    words that never name anything in a picture.
+    Row order: plain shapes, plain colours, plain pairs (colour major), other wordings of each of these (up to
+    `named`), words for drawn things (up to `things`), then words that never name anything in a picture.
+    `facts` are those of `atlas.unpack`; a thing is a label of theirs, in the order of `self.labels`.
     """
 
-    def __init__(self, preset, strangers=400):
+    def __init__(self, preset, facts=(), strangers=400):
         self.tokenizer = make_tokenizer(preset.merges)
         shapes, colours = list(SHAPES), list(COLOURS)
         self.rows = [(s, i, -1) for i, s in enumerate(shapes)]
@@ -70,6 +71,13 @@ class Phrases:
         for text, i, j in self._wordings():
             self.rows.append((text, i, j))
         self.named = len(self.rows)
+        self.labels = sorted({fact["label"] for fact in facts})
+        words = {}
+        for fact in facts:
+            for word in fact["words"]:
+                words.setdefault(word, set()).add(self.labels.index(fact["label"]))
+        self.rows += [(text, -1, -1) for text in words]
+        self.things = len(self.rows)
         self.rows += [(text, -1, -1) for text in self._strangers(strangers)]
         texts = [text for text, _, _ in self.rows]
         self.ids, self.mask = encode(self.tokenizer, texts)
@@ -80,6 +88,14 @@ class Phrases:
                                    F.pad(visual_mask[0], (0, spare))])
         self.shape = torch.tensor([i for _, i, _ in self.rows])
         self.colour = torch.tensor([j for _, _, j in self.rows])
+        self.members = torch.zeros(len(self.rows), max(len(self.labels), 1), dtype=torch.bool)
+        for row, found in zip(range(self.named, self.things), words.values()):
+            self.members[row, list(found)] = True
+        # Rows that name each thing, its own name first, padded by repetition; groups are rarer than names.
+        rows_of = [[r for r in range(self.named, self.things) if self.members[r, i]] for i in range(len(self.labels))]
+        rows_of = [sorted(found, key=lambda r: self.rows[r][0] != label) for label, found in zip(self.labels, rows_of)]
+        self.names = torch.tensor([(found[:1] * 3 + found * 2)[:8] + found[:1] * (8 - len((found[:1] * 3 + found * 2)[:8]))
+                                   for found in rows_of] or [[0] * 8])
         self._by_meaning = {}
         for k, (_, i, j) in enumerate(self.rows[: self.named]):
             self._by_meaning.setdefault((i, j), []).append(k)
@@ -121,7 +137,7 @@ class Phrases:
         return [f"{colours[k % len(colours)]} {whole[i]}" if k % 3 == 0 else whole[i] for k, i in enumerate(choice)]
 
     def to(self, device):
-        for name in ("ids", "mask", "shape", "colour", "table", "visual"):
+        for name in ("ids", "mask", "shape", "colour", "table", "visual", "members", "names"):
             setattr(self, name, getattr(self, name).to(device))
         return self
 
