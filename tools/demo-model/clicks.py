@@ -69,25 +69,26 @@ def mask_objective(found, iou, score, cover, alternatives):
 
 
 def first_prompts(scenes, pictures, objects, size, generator=None):
-    """One starting prompt an object: half one click, a third a box, the rest a mask. Returns a list of calls.
+    """Starting prompts of one kind for all objects: one click half of the time, else a box, or a mask.
 
-    Each is (rows into the objects, keyword arguments of `Demo.track`, whether alternatives may be asked for).
+    One kind a step, since every call costs the same few hundred small operations whatever its batch. Returns the
+    keyword arguments of `Demo.track` and whether alternatives may be asked for.
     """
     n, device = len(pictures), pictures.device
-    kind = torch.rand(n, generator=generator, device=device)
+    kind = float(torch.rand(1, generator=generator, device=device))
     cover = scenes.cover[pictures, objects]
-    inner = (cover > 0.9).float() + 1e-3 * (cover > 0.5).float()
-    clicked, boxed, masked = (kind < 0.5).nonzero()[:, 0], ((kind >= 0.5) & (kind < 0.85)).nonzero()[:, 0], (kind >= 0.85).nonzero()[:, 0]
-    calls = []
-    if len(clicked):
-        points = click_in(inner[clicked], size, generator)[:, None]
-        calls.append((clicked, dict(points=points, labels=torch.ones(len(clicked), 1, dtype=torch.long, device=device)), True))
-    if len(boxed):
-        calls.append((boxed, dict(boxes=corner_boxes(scenes.boxes[pictures, objects][boxed], size, 0.06, generator)), False))
-    if len(masked):
-        empty = dict(points=torch.zeros(len(masked), 1, 2, device=device), labels=torch.full((len(masked), 1), -1, device=device))
-        calls.append((masked, dict(masks=damaged(cover[masked], generator), **empty), False))
-    return calls
+    if kind < 0.5:
+        inner = (cover > 0.9).float() + 1e-3 * (cover > 0.5).float()
+        points = click_in(inner, size, generator)[:, None]
+        return dict(points=points, labels=torch.ones(n, 1, dtype=torch.long, device=device)), True
+    if kind < 0.85:
+        return dict(boxes=corner_boxes(scenes.boxes[pictures, objects], size, 0.06, generator)), False
+    return dict(masks=damaged(cover, generator), **nowhere(n, device)), False
+
+
+def nowhere(n, device):
+    """The point that upstream puts in for n prompts that are masks alone: at no place, labelled -1."""
+    return dict(points=torch.zeros(n, 1, 2, device=device), labels=torch.full((n, 1), -1, device=device))
 
 
 def correct(found, cover, prompt, size, generator=None):
@@ -115,20 +116,21 @@ def correct(found, cover, prompt, size, generator=None):
 
 
 def track_loss(model, levels, scenes, count, rounds=0, generator=None):
-    """Mean loss of `count` objects over a first prompt and `rounds` corrections, and the IoU after each round."""
+    """Mean loss of `count` objects over a first prompt and `rounds` corrections, and the IoU after each, by name."""
     size = model.preset.size
     pictures, objects = choose_objects(scenes, count, generator)
-    total, ious = 0.0, []
-    for rows, prompt, alternatives in first_prompts(scenes, pictures, objects, size, generator):
-        cover = scenes.cover[pictures, objects][rows]
-        for turn in range(rounds + 1):
-            found, iou, score = model.track(levels, pictures[rows], **prompt)
-            several = torch.full((len(rows),), alternatives and turn == 0, device=cover.device)
-            loss, truth = mask_objective(found, iou, score, cover, several)
-            total = total + loss.sum() / (rounds + 1)
-            ious.append((turn, "points" in prompt and "masks" not in prompt, truth.mean().detach(), len(rows)))
-            if turn < rounds:
-                prompt = correct(found[:, 0], cover, prompt, size, generator)
-    first = [v for turn, lone, v, _ in ious if turn == 0 and lone]
-    last = [v for turn, _, v, _ in ious if turn == rounds]
-    return total / max(len(pictures), 1), (sum(first) / max(len(first), 1)), (sum(last) / max(len(last), 1))
+    if not len(pictures):
+        return levels[0].sum() * 0, {}
+    prompt, several = first_prompts(scenes, pictures, objects, size, generator)
+    name = "click" if several else "box" if "boxes" in prompt else "mask"
+    cover = scenes.cover[pictures, objects]
+    total, ious = 0.0, {}
+    for turn in range(rounds + 1):
+        found, iou, score = model.track(levels, pictures, **prompt)
+        alternatives = torch.full((len(cover),), several and turn == 0, device=cover.device)
+        loss, truth = mask_objective(found, iou, score, cover, alternatives)
+        total = total + loss.mean() / (rounds + 1)
+        ious[f"{name}_iou" if turn == 0 else f"round{turn}_iou"] = truth.mean().detach()
+        if turn < rounds:
+            prompt = correct(found[:, 0], cover, prompt, size, generator)
+    return total, ious

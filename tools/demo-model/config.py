@@ -14,7 +14,7 @@ from transformers import Sam3VideoConfig
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """Dimensions of one model; `size` is the only one that training changes (see `grow.py`)."""
+    """Dimensions of one model; `size` is the only one that training changes (see `fit` in train.py)."""
 
     # Picture side and patch side. What a small ViT can tell of an outline depends on the tokens across it, not on the
     # pixels within a token: with 14-pixel patches shapes stayed near chance for 20,000 pictures (LOG.md), and work per

@@ -19,8 +19,9 @@ def main(run, target):
     figure, axes = pyplot.subplots(-(-len(names) // columns), columns, figsize=(16, 2.6 * -(-len(names) // columns)))
     for axis, name in zip(axes.flat, names):
         for stage, rows in logs.items():
-            if name in rows[0]:
-                axis.plot([int(r["images"]) for r in rows], [float(r[name]) for r in rows], label=stage)
+            points = [(int(r["images"]), float(r[name])) for r in rows if r.get(name)]
+            if points:
+                axis.plot(*zip(*points), label=stage)
         axis.set_title(name, fontsize=9)
         axis.tick_params(labelsize=7)
     axes.flat[0].legend(fontsize=7)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 
 from atlas import styles, unpack
-from clicks import choose_objects, click_in, corner_boxes, correct, damaged
+from clicks import choose_objects, click_in, corner_boxes, correct, damaged, nowhere
 from config import PRESETS, at_size
 from model import Demo
 from prompts import ask, prompt_features
@@ -132,8 +132,7 @@ def clicks(model, composer, scenes, generator, batch=16):
             note(f"{turn} clicks IoU", chosen)
         found, _, _ = model.track(levels, pictures, boxes=corner_boxes(drawn.boxes[pictures, objects], size))
         note("box IoU", found[:, 0])
-        empty = dict(points=torch.zeros(len(cover), 1, 2, device=cover.device), labels=torch.full((len(cover), 1), -1, device=cover.device))
-        found, _, _ = model.track(levels, pictures, masks=damaged(cover, generator), **empty)
+        found, _, _ = model.track(levels, pictures, masks=damaged(cover, generator), **nowhere(len(cover), cover.device))
         note("mask IoU", found[:, 0])
     return {name: round(float(torch.cat(v).mean()), 4) for name, v in sums.items()}
 

@@ -134,7 +134,7 @@ def find_losses(out, boxes, cover, valid, hit, masked):
         total = total + (1.0 if layer == last else 0.6) * (2 * scores + 5 * l1 + 2 * giou + 2 * presence + 0.3 * drift)
     parts.update(scores=scores, l1=l1, giou=giou, presence=presence)
     cell, dice = mask_losses(masks, wanted)
-    parts["mask_iou"] = mask_iou(masks.detach(), wanted).mean() if len(wanted) else torch.zeros(())
+    parts["found_iou"] = mask_iou(masks.detach(), wanted).mean() if len(wanted) else torch.zeros(())
     parts["dice"] = dice.mean() if len(dice) else torch.zeros(())
     total = total + 2 * (2 * cell + dice).sum() / max(len(cell), 1)
 
@@ -174,9 +174,9 @@ def find_step(model, phrases, scenes, args, autocast):
     loss, parts = find_losses(out, boxes, cover, valid, hit, masked)
     tokens = seen[2].flatten(2).transpose(1, 2)
     yes_no, by_shape, by_colour, right, hue = contrast(model, tokens, scenes, phrases, rows, text, text_mask)
-    on_tokens = token_boxes(model, tokens, scenes) + token_forms(model, tokens, scenes)
+    on_tokens, forms = token_boxes(model, tokens, scenes), token_forms(model, tokens, scenes)
     with autocast():
-        tracked, first, last = track_loss(model, levels, scenes, 2 * batch, args.rounds)
-    loss = loss + 0.5 * (yes_no + by_shape + by_colour) + 2 * on_tokens + 2 * tracked
-    parts.update(shape_right=right, colour_right=hue, token_box=on_tokens, click_iou=first, last_iou=last)
+        tracked, ious = track_loss(model, levels, scenes, 2 * batch, args.rounds)
+    loss = loss + 0.5 * (yes_no + by_shape + by_colour) + 2 * on_tokens + 2 * forms + 2 * tracked
+    parts.update(shape_right=right, colour_right=hue, token_box=on_tokens, token_form=forms, track=tracked, **ious)
     return loss, parts

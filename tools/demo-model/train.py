@@ -104,33 +104,39 @@ def see_step(model, phrases, scenes, args, autocast):
     yes_no, by_shape, by_colour, right, hue = contrast(model, tokens, scenes, phrases, rows, text, text_mask)
     boxes, forms = token_boxes(model, tokens, scenes), token_forms(model, tokens, scenes)
     with autocast():
-        tracked, first, last = track_loss(model, levels, scenes, 2 * len(scenes.pixels), args.rounds)
+        tracked, ious = track_loss(model, levels, scenes, 2 * len(scenes.pixels), args.rounds)
     loss = yes_no + by_shape + by_colour + 4 * boxes + 4 * forms + tracked
     return loss, dict(yes_no=yes_no, shape_loss=by_shape, colour_loss=by_colour, shape_right=right, colour_right=hue,
-                      token_box=boxes, token_form=forms, track=tracked, click_iou=first, last_iou=last)
+                      token_box=boxes, token_form=forms, track=tracked, **ious)
 
 
 class Log:
-    """Means over an interval, one CSV row each."""
+    """Means over an interval, one CSV row each. Columns are fixed; what did not occur stays empty."""
+
+    COLUMNS = (
+        "images minutes rate loss norm yes_no shape_loss colour_loss shape_right colour_right token_box token_form track "
+        "click_iou box_iou mask_iou round1_iou round2_iou round3_iou scores l1 giou presence presence_right found_iou dice "
+        "area_dice noised noised_dice"
+    ).split()
 
     def __init__(self, path):
-        self.path, self.sums, self.count = path, {}, 0
+        self.path, self.sums, self.counts = path, {}, {}
 
     def add(self, values):
-        self.count += 1
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(torch.as_tensor(value).detach())
+            self.counts[name] = self.counts.get(name, 0) + 1
 
     def write(self, **head):
-        row = {**head, **{name: round(total / self.count, 5) for name, total in self.sums.items()}}
+        row = {**head, **{name: round(total / self.counts[name], 5) for name, total in self.sums.items()}}
         fresh = not self.path.exists()
         with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, row)
+            writer = csv.DictWriter(file, self.COLUMNS)
             if fresh:
                 writer.writeheader()
             writer.writerow(row)
         print(" ".join(f"{k}={v}" for k, v in row.items()), flush=True)
-        self.sums, self.count = {}, 0
+        self.sums, self.counts = {}, {}
 
 
 def rate_at(args, images, steps):
