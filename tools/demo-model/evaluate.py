@@ -122,7 +122,7 @@ def clicks(model, composer, scenes, generator, batch=16):
         prompt = dict(points=click_in(inner, size, generator)[:, None], labels=torch.ones(len(cover), 1, dtype=torch.long, device=cover.device))
         found, iou, _ = model.track(levels, pictures, **prompt)
         best = 1 + iou[:, 1:].argmax(1)  # as upstream: the best rated of three for a lone click
-        chosen = found[torch.arange(len(found)), best]
+        chosen = found[torch.arange(len(found), device=found.device), best]
         note("click IoU", chosen)
         note("click IoU, single mask", found[:, 0])
         for turn in (2, 3):

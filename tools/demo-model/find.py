@@ -14,6 +14,7 @@ from scipy.optimize import linear_sum_assignment
 
 from clicks import track_loss
 from dense import contrast, draw_phrases, mask_iou, mask_losses, token_boxes, token_forms
+from model import size_loss
 from prompts import ask, prompt_features
 
 MASKED = 2
@@ -138,7 +139,7 @@ def find_losses(out, boxes, cover, valid, hit, masked):
     parts["dice"] = dice.mean() if len(dice) else torch.zeros(())
     total = total + 2 * (2 * cell + dice).sum() / max(len(cell), 1)
 
-    area = (cover * hit[..., None, None]).amax(1)[masked]
+    area = (cover[masked] * hit[masked][..., None, None]).amax(1)
     cell, dice = mask_losses(out["area"].float(), area)
     there = hit[masked].any(1)
     total = total + 2 * cell.mean() + (dice * there).sum() / there.sum().clamp(min=1)
@@ -178,5 +179,7 @@ def find_step(model, phrases, scenes, args, autocast):
     with autocast():
         tracked, ious = track_loss(model, levels, scenes, 2 * batch, args.rounds)
     loss = loss + 0.5 * (yes_no + by_shape + by_colour) + 2 * on_tokens + 2 * forms + 2 * tracked
-    parts.update(shape_right=right, colour_right=hue, token_box=on_tokens, token_form=forms, track=tracked, **ious)
+    sizes = size_loss([*seen, *levels])
+    loss = loss + 0.1 * sizes
+    parts.update(shape_right=right, colour_right=hue, token_box=on_tokens, token_form=forms, track=tracked, sizes=sizes, **ious)
     return loss, parts

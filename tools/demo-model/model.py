@@ -34,11 +34,11 @@ class Aids(nn.Module):
 
 
 class Demo(nn.Module):
-    def __init__(self, preset):
+    def __init__(self, preset, attention=None):
         super().__init__()
         self.preset = preset
-        # Plain attention: on so few tokens the fused kernel's backward pass costs twice as much on CPUs.
-        attention = "sdpa" if torch.cuda.is_available() else "eager"
+        # Plain attention on CPUs: on so few tokens the fused kernel's backward pass costs twice as much there.
+        attention = attention or ("sdpa" if torch.cuda.is_available() else "eager")
         self.video = Sam3VideoModel._from_config(video_config(preset), attn_implementation=attention).train()
         self.aids = Aids(preset.width)
         self.start()
@@ -97,6 +97,7 @@ class Demo(nn.Module):
         nn.init.normal_(self.tracker.prompt_encoder.no_mask_embed.weight, std=0.1)
         transformer = self.tracker.mask_decoder.transformer
         for layer in transformer.layers:
+            layer.layer_norm1.weight.fill_(0.3)  # at first the prompt's place speaks louder than its content
             look_there(layer.cross_attn_token_to_image)
             look_there(layer.cross_attn_image_to_token)
         look_there(transformer.final_attn_token_to_image)
@@ -178,10 +179,11 @@ class Demo(nn.Module):
         else:
             hidden, before, presence = self._decode_from(memory, encoded, prompt_mask, boxes)
         hidden = hidden.float()
-        scores = self.detector.dot_product_scoring(
-            decoder_hidden_states=hidden, text_features=encoded.text_features, text_mask=prompt_mask).squeeze(-1)
-        moved = (inverse_sigmoid(before.float()) + decoder.box_head(hidden).float()).sigmoid()
-        return dict(hidden=hidden, boxes=moved, scores=scores.float(), presence=presence.float().squeeze(-1))
+        with torch.autocast(hidden.device.type, enabled=False):  # boxes and scores need more than eight bits
+            scores = self.detector.dot_product_scoring(
+                decoder_hidden_states=hidden, text_features=encoded.text_features.float(), text_mask=prompt_mask)
+            moved = (inverse_sigmoid(before.float()) + decoder.box_head(hidden)).sigmoid()
+        return dict(hidden=hidden, boxes=moved, scores=scores.squeeze(-1), presence=presence.float().squeeze(-1))
 
     def _decode_from(self, memory, encoded, prompt_mask, boxes):
         """`Sam3DetrDecoder.forward` from given boxes [N, E, 4]; contents are the decoder's own queries in turn."""
@@ -256,6 +258,12 @@ class Demo(nn.Module):
         return embed(torch.stack([x, y], -1)).permute(2, 0, 1)[None]
 
 
+def size_loss(levels):
+    """How far neck levels are from unit size, squared logarithm of the mean square. Nothing else holds them: heads with
+    norms of their own do not care, but positions of unit size are added to these features, and drown in large ones."""
+    return sum(level.float().pow(2).mean().clamp(min=1e-6).log().square() for level in levels if level is not None)
+
+
 def additive(mask):
     """A bool mask [N, L] as what is added to attention logits, [N, 1, 1, L]."""
     return torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, -1e9)[:, None, None, :]
@@ -313,7 +321,7 @@ def look_around(attention, depth, sharp=4.0):
 
 
 @torch.no_grad()
-def look_there(attention, gain=1.4):
+def look_there(attention, gain=2.0):
     """Starts a cross attention between prompts and picture as a look at the like: equal projections of queries and
     keys make a token and a place attend to each other where their position codes agree."""
     attention.q_proj.weight.mul_(gain)

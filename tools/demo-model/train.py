@@ -21,7 +21,7 @@ from atlas import styles, unpack
 from clicks import track_loss
 from config import PRESETS, at_size
 from dense import contrast, draw_phrases, token_boxes, token_forms
-from model import Demo
+from model import Demo, size_loss
 from scenes import Composer
 from vocabulary import Phrases
 
@@ -105,16 +105,17 @@ def see_step(model, phrases, scenes, args, autocast):
     boxes, forms = token_boxes(model, tokens, scenes), token_forms(model, tokens, scenes)
     with autocast():
         tracked, ious = track_loss(model, levels, scenes, 2 * len(scenes.pixels), args.rounds)
-    loss = yes_no + by_shape + by_colour + 4 * boxes + 4 * forms + tracked
+    sizes = size_loss([*seen, *levels])
+    loss = yes_no + by_shape + by_colour + 4 * boxes + 4 * forms + tracked + 0.1 * sizes
     return loss, dict(yes_no=yes_no, shape_loss=by_shape, colour_loss=by_colour, shape_right=right, colour_right=hue,
-                      token_box=boxes, token_form=forms, track=tracked, **ious)
+                      token_box=boxes, token_form=forms, track=tracked, sizes=sizes, **ious)
 
 
 class Log:
     """Means over an interval, one CSV row each. Columns are fixed; what did not occur stays empty."""
 
     COLUMNS = (
-        "images minutes rate loss norm yes_no shape_loss colour_loss shape_right colour_right token_box token_form track "
+        "images minutes rate loss norm yes_no shape_loss colour_loss shape_right colour_right token_box token_form track sizes "
         "click_iou box_iou mask_iou round1_iou round2_iou round3_iou scores l1 giou presence presence_right found_iou dice "
         "area_dice noised noised_dice"
     ).split()
