@@ -18,6 +18,8 @@ import numpy as np
 import resvg_py
 from PIL import Image
 
+from vocabulary import SHAPE_WORDS, SHAPES
+
 SIDE = 112
 NAMES = ("emojibase-data", "17.0.0")
 STYLES = {  # style: (package, version)
@@ -31,30 +33,74 @@ STYLES = {  # style: (package, version)
 HELD_OUT_STYLE = "twemoji"  # never trained on: shows whether names or drawings were learned
 # Subgroups that are signs, faces, people or hands: nothing one would point at by name in a picture.
 ABSTRACT = (
-    "flag", "keycap", "arrow", "zodiac", "alphanum", "av-symbol", "punctuation", "math", "currency", "family", "person",
-    "hand", "face", "gender", "religion", "transport-sign", "warning", "other-symbol", "emotion", "skin-tone", "hair",
+    "flag",
+    "keycap",
+    "arrow",
+    "zodiac",
+    "alphanum",
+    "av-symbol",
+    "punctuation",
+    "math",
+    "currency",
+    "family",
+    "person",
+    "hand",
+    "face",
+    "gender",
+    "religion",
+    "transport-sign",
+    "warning",
+    "other-symbol",
+    "emotion",
+    "skin-tone",
+    "hair",
 )
 # What people say for a name of the standard; the name itself stays usable.
 SYNONYMS = {
-    "automobile": ["car"], "bicycle": ["bike"], "airplane": ["plane"], "hamburger": ["burger"], "doughnut": ["donut"],
-    "red apple": ["apple"], "deciduous tree": ["tree"], "evergreen tree": ["tree", "pine tree"], "tropical fish": ["fish"],
-    "birthday cake": ["cake"], "light bulb": ["lamp"], "alarm clock": ["clock"], "soccer ball": ["ball", "football"],
-    "basketball": ["ball"], "oncoming bus": ["bus"], "locomotive": ["train"], "delivery truck": ["truck"],
-    "police car": ["car"], "taxi": ["car"], "sport utility vehicle": ["car"], "sailboat": ["boat"],
+    "automobile": ["car"],
+    "bicycle": ["bike"],
+    "airplane": ["plane"],
+    "hamburger": ["burger"],
+    "doughnut": ["donut"],
+    "red apple": ["apple"],
+    "deciduous tree": ["tree"],
+    "evergreen tree": ["tree", "pine tree"],
+    "tropical fish": ["fish"],
+    "birthday cake": ["cake"],
+    "light bulb": ["lamp"],
+    "alarm clock": ["clock"],
+    "soccer ball": ["ball", "football"],
+    "basketball": ["ball"],
+    "oncoming bus": ["bus"],
+    "locomotive": ["train"],
+    "delivery truck": ["truck"],
+    "police car": ["car"],
+    "taxi": ["car"],
+    "sport utility vehicle": ["car"],
+    "sailboat": ["boat"],
 }
 GROUPS = {  # a word for all of several subgroups
     "animal": ("animal-mammal", "animal-bird", "animal-reptile", "animal-amphibian", "animal-marine", "animal-bug"),
-    "bird": ("animal-bird",), "insect": ("animal-bug",), "fruit": ("food-fruit",), "vegetable": ("food-vegetable",),
-    "food": ("food-fruit", "food-vegetable", "food-prepared", "food-asian", "food-sweet"), "drink": ("drink",),
-    "vehicle": ("transport-ground", "transport-air", "transport-water"), "flower": ("plant-flower",),
-    "building": ("place-building",), "clothing": ("clothing",), "tool": ("tool",), "musical instrument": ("musical-instrument",),
+    "bird": ("animal-bird",),
+    "insect": ("animal-bug",),
+    "fruit": ("food-fruit",),
+    "vegetable": ("food-vegetable",),
+    "food": ("food-fruit", "food-vegetable", "food-prepared", "food-asian", "food-sweet"),
+    "drink": ("drink",),
+    "vehicle": ("transport-ground", "transport-air", "transport-water"),
+    "flower": ("plant-flower",),
+    "building": ("place-building",),
+    "clothing": ("clothing",),
+    "tool": ("tool",),
+    "musical instrument": ("musical-instrument",),
 }
 
 
 def fetch(package, version, directory):
     """Members of a registry package, unpacked under `directory`."""
-    packed = subprocess.run(["npm", "pack", f"{package}@{version}", "--silent"], cwd=directory, check=True,
-                            capture_output=True, text=True).stdout.split()[-1]
+    packed = subprocess.run(
+        ["npm", "pack", f"{package}@{version}", "--silent"], cwd=directory, check=True, capture_output=True, text=True
+    ).stdout.split()[-1]
     target = pathlib.Path(directory) / packed.removesuffix(".tgz")
     with tarfile.open(pathlib.Path(directory) / packed) as archive:
         archive.extractall(target, filter="data")
@@ -68,8 +114,10 @@ def drawing(icons, slug):
         return None
     width, height = icon.get("width", icons.get("width", 16)), icon.get("height", icons.get("height", 16))
     left, top = icon.get("left", icons.get("left", 0)), icon.get("top", icons.get("top", 0))
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="{width}" '
-            f'height="{height}" viewBox="{left} {top} {width} {height}">{icon["body"]}</svg>')
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="{width}" '
+        f'height="{height}" viewBox="{left} {top} {width} {height}">{icon["body"]}</svg>'
+    )
 
 
 def tile(svg):
@@ -96,9 +144,18 @@ def words_of(label, subgroup):
     return [label, *SYNONYMS.get(label, []), *(word for word, subs in GROUPS.items() if subgroup in subs)]
 
 
+def clashes(label):
+    """Whether a name speaks of a shape, like "red heart" or "star": such words mean the plain shapes here."""
+    shapes = {word for shape in SHAPES for word in SHAPE_WORDS.get(shape, (shape,))}
+    return bool(shapes & set(re.findall("[a-z]+", label)))
+
+
 def build(target):
     with tempfile.TemporaryDirectory() as scratch:
-        sets = {style: json.loads((fetch(*package, scratch) / "icons.json").read_text()) for style, package in STYLES.items()}
+        sets = {
+            style: json.loads((fetch(*package, scratch) / "icons.json").read_text())
+            for style, package in STYLES.items()
+        }
         names = fetch(*NAMES, scratch)
         entries = json.loads((names / "en" / "data.json").read_text())
         subgroups = json.loads((names / "meta" / "groups.json").read_text())["subgroups"]
@@ -108,6 +165,8 @@ def build(target):
             if not subgroup or any(word in subgroup for word in ABSTRACT):
                 continue
             label = entry["label"].lower()
+            if clashes(label):
+                continue
             for style, icons in sets.items():
                 svg = drawing(icons, slug_of(label))
                 picture = svg and tile(svg)

@@ -69,17 +69,25 @@ PRESETS = {
     # Coloured shapes, trained on CPU cores: 24 x 24 tokens, masks of 96 x 96 on 192 pixels, for 336 pixels would
     # only add texture that shapes do not have. Half the width costs a third of the time
     # per picture, and the number of pictures is what limits a CPU run.
-    "shapes": Preset(
-        size=192, vit=128, vit_heads=4, width=64, ffn=256, text=64, tracker_ffn=128, iou_hidden=64
-    ),
+    "shapes": Preset(size=192, vit=128, vit_heads=4, width=64, ffn=256, text=64, tracker_ffn=128, iou_hidden=64),
     # Shapes and several hundred named things, for a GPU: more pixels for drawings, more layers for more names.
-    "full": Preset(
-        size=336, patch=14, vit_layers=8, global_layers=(3, 7), encoder_layers=3, text=192, queries=25
-    ),
+    "full": Preset(size=336, patch=14, vit_layers=8, global_layers=(3, 7), encoder_layers=3, text=192, queries=25),
     # For rehearsing every script in a minute.
     "toy": Preset(
-        size=64, window=4, vit=48, vit_layers=2, vit_heads=4, global_layers=(1,), width=32, ffn=64, encoder_layers=1,
-        decoder_layers=2, text=32, tracker_ffn=64, iou_hidden=32, queries=9,
+        size=64,
+        window=4,
+        vit=48,
+        vit_layers=2,
+        vit_heads=4,
+        global_layers=(1,),
+        width=32,
+        ffn=64,
+        encoder_layers=1,
+        decoder_layers=2,
+        text=32,
+        tracker_ffn=64,
+        iou_hidden=32,
+        queries=9,
     ),
 }
 
@@ -96,9 +104,15 @@ def video_config(p):
     grid = p.grid
     vision = dict(
         backbone_config=dict(
-            model_type="sam3_vit_model", hidden_size=p.vit, intermediate_size=4 * p.vit,
-            num_hidden_layers=p.vit_layers, num_attention_heads=p.vit_heads, image_size=p.size, patch_size=p.patch,
-            window_size=p.window, global_attn_indexes=list(p.global_layers),
+            model_type="sam3_vit_model",
+            hidden_size=p.vit,
+            intermediate_size=4 * p.vit,
+            num_hidden_layers=p.vit_layers,
+            num_attention_heads=p.vit_heads,
+            image_size=p.size,
+            patch_size=p.patch,
+            window_size=p.window,
+            global_attn_indexes=list(p.global_layers),
             # Positions cover the whole picture, no tiling: a small ViT has no depth to spare for telling tiles apart.
             pretrain_image_size=p.size,
         ),
@@ -112,11 +126,19 @@ def video_config(p):
         model_type="sam3",
         vision_config=vision,
         text_config=dict(
-            model_type="clip_text_model", vocab_size=p.vocabulary, hidden_size=p.text, intermediate_size=4 * p.text,
+            model_type="clip_text_model",
+            vocab_size=p.vocabulary,
+            hidden_size=p.text,
+            intermediate_size=4 * p.text,
             # The pooled projection is part of the layout but of no use to SAM 3: as small as may be.
-            projection_dim=8, num_hidden_layers=p.text_layers, num_attention_heads=p.text_heads,
-            max_position_embeddings=p.context, hidden_act="gelu",
-            bos_token_id=last - 1, eos_token_id=last, pad_token_id=last,
+            projection_dim=8,
+            num_hidden_layers=p.text_layers,
+            num_attention_heads=p.text_heads,
+            max_position_embeddings=p.context,
+            hidden_act="gelu",
+            bos_token_id=last - 1,
+            eos_token_id=last,
+            pad_token_id=last,
         ),
         geometry_encoder_config=dict(num_layers=p.geometry_layers, roi_size=p.roi, **stack),
         detr_encoder_config=dict(num_layers=p.encoder_layers, **stack),
@@ -128,14 +150,22 @@ def video_config(p):
         vision_config=copy.deepcopy(vision),
         prompt_encoder_config=dict(hidden_size=p.width, image_size=p.size, patch_size=p.patch),
         mask_decoder_config=dict(
-            hidden_size=p.width, mlp_dim=p.tracker_ffn, num_attention_heads=p.tracker_heads,
+            hidden_size=p.width,
+            mlp_dim=p.tracker_ffn,
+            num_attention_heads=p.tracker_heads,
             iou_head_hidden_dim=p.iou_hidden,
         ),
         # Memory across video frames: the layout has it, single pictures never use it, so it stays untrained and tiny.
-        memory_attention_hidden_size=p.width, memory_attention_num_layers=1,
-        memory_attention_feed_forward_hidden_size=16, memory_encoder_hidden_size=p.width,
-        memory_encoder_output_channels=8, mask_downsampler_embed_dim=p.width, mask_downsampler_total_stride=4,
-        memory_fuser_num_layers=1, memory_fuser_embed_dim=p.width, memory_fuser_intermediate_dim=16,
+        memory_attention_hidden_size=p.width,
+        memory_attention_num_layers=1,
+        memory_attention_feed_forward_hidden_size=16,
+        memory_encoder_hidden_size=p.width,
+        memory_encoder_output_channels=8,
+        mask_downsampler_embed_dim=p.width,
+        mask_downsampler_total_stride=4,
+        memory_fuser_num_layers=1,
+        memory_fuser_embed_dim=p.width,
+        memory_fuser_intermediate_dim=16,
         image_size=p.size,
     )
     return Sam3VideoConfig(detector_config=detector, tracker_config=tracker, low_res_mask_size=p.cells)

@@ -29,8 +29,12 @@ def draw_phrases(phrases, pairs, strangers, things=None, generator=None):
     device = phrases.ids.device
     shapes, colours = len(SHAPES), len(COLOURS)
     draw = lambda high, n: torch.randint(0, high, (n,), generator=generator, device=device)
-    shape = torch.cat([torch.arange(shapes, device=device), torch.full((colours,), -1, device=device), draw(shapes, pairs)])
-    colour = torch.cat([torch.full((shapes,), -1, device=device), torch.arange(colours, device=device), draw(colours, pairs)])
+    shape = torch.cat(
+        [torch.arange(shapes, device=device), torch.full((colours,), -1, device=device), draw(shapes, pairs)]
+    )
+    colour = torch.cat(
+        [torch.full((shapes,), -1, device=device), torch.arange(colours, device=device), draw(colours, pairs)]
+    )
     rows = [phrases.table[shape, colour, draw(phrases.table.shape[2], len(shape))]]
     rows.append(phrases.things + draw(len(phrases.ids) - phrases.things, strangers))
     if things is not None and phrases.things > phrases.named:  # half of them of things that are there

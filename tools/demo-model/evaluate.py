@@ -2,9 +2,9 @@
 
     python evaluate.py RUN/find-224.pt --scenes 300
 
-Answers are judged at full resolution after the post-processing of upstream's processors: masks are interpolated as logits
-and cut at zero, an answer counts from a score (its own times presence) of `--threshold`. No suppression of doubles: a
-second answer for one object is a false one.
+Answers are judged at full resolution after the post-processing of upstream's processors: masks are interpolated as
+logits and cut at zero, an answer counts from a score (its own times presence) of `--threshold`. No suppression of
+doubles: a second answer for one object is a false one.
 """
 
 import argparse
@@ -24,7 +24,14 @@ from scenes import Composer
 from vocabulary import Phrases
 
 HELD_OUT = 900_000_000
-BARS = {"phrases F1": 0.9, "phrases mean IoU": 0.85, "absent answered": 0.05, "click IoU": 0.85, "3 clicks IoU": 0.92, "box IoU": 0.9}
+BARS = {
+    "phrases F1": 0.9,
+    "phrases mean IoU": 0.85,
+    "absent answered": 0.05,
+    "click IoU": 0.85,
+    "3 clicks IoU": 0.92,
+    "box IoU": 0.9,
+}
 
 
 def load(path, device="cpu"):
@@ -65,10 +72,16 @@ class Tally:
 
     def report(self, name):
         share = lambda a, b: round(float(a) / b, 4) if b else None
-        out = {f"{name} F1": share(2 * self.matched, self.answers + self.truths), f"{name} precision": share(self.matched, self.answers),
-               f"{name} recall": share(self.matched, self.truths), f"{name} mean IoU": share(self.iou, self.matched)}
+        out = {
+            f"{name} F1": share(2 * self.matched, self.answers + self.truths),
+            f"{name} precision": share(self.matched, self.answers),
+            f"{name} recall": share(self.matched, self.truths),
+            f"{name} mean IoU": share(self.iou, self.matched),
+        }
         if self.absent:
-            out["absent answered" if name == "phrases" else f"{name} absent answered"] = share(self.answered, self.absent)
+            out["absent answered" if name == "phrases" else f"{name} absent answered"] = share(
+                self.answered, self.absent
+            )
         return out
 
 
@@ -96,7 +109,11 @@ def detect(model, phrases, composer, scenes, threshold, exemplars, generator, pe
             kind = "exemplars" if asked.exemplar[b, p] >= 0 else "phrases"
             tallies.setdefault(kind, Tally()).add(found, truth)
             if kind == "phrases" and len(truth):
-                said = "things" if phrases.named <= row < phrases.things else ("shape" if phrases.shape[row] >= 0 else "") + ("colour" if phrases.colour[row] >= 0 else "")
+                said = (
+                    "things"
+                    if phrases.named <= row < phrases.things
+                    else ("shape" if phrases.shape[row] >= 0 else "") + ("colour" if phrases.colour[row] >= 0 else "")
+                )
                 tallies.setdefault(said, Tally()).add(found, truth)
     return tallies
 
@@ -119,7 +136,10 @@ def clicks(model, composer, scenes, generator, batch=16):
             sums.setdefault(name, []).append(iou)
 
         inner = (cover > 0.9).float() + 1e-3 * (cover > 0.5).float()
-        prompt = dict(points=click_in(inner, size, generator)[:, None], labels=torch.ones(len(cover), 1, dtype=torch.long, device=cover.device))
+        prompt = dict(
+            points=click_in(inner, size, generator)[:, None],
+            labels=torch.ones(len(cover), 1, dtype=torch.long, device=cover.device),
+        )
         found, iou, _ = model.track(levels, pictures, **prompt)
         best = 1 + iou[:, 1:].argmax(1)  # as upstream: the best rated of three for a lone click
         chosen = found[torch.arange(len(found), device=found.device), best]
@@ -132,7 +152,9 @@ def clicks(model, composer, scenes, generator, batch=16):
             note(f"{turn} clicks IoU", chosen)
         found, _, _ = model.track(levels, pictures, boxes=corner_boxes(drawn.boxes[pictures, objects], size))
         note("box IoU", found[:, 0])
-        found, _, _ = model.track(levels, pictures, masks=damaged(cover, generator), **nowhere(len(cover), cover.device))
+        found, _, _ = model.track(
+            levels, pictures, masks=damaged(cover, generator), **nowhere(len(cover), cover.device)
+        )
         note("mask IoU", found[:, 0])
     return {name: round(float(torch.cat(v).mean()), 4) for name, v in sums.items()}
 
@@ -140,14 +162,19 @@ def clicks(model, composer, scenes, generator, batch=16):
 def evaluate(model, phrases, scenes, most, span, thresholds=(0.5,), seed=HELD_OUT, drawings=None):
     """All figures as {threshold: {name: value}}; clicks under "clicks"."""
     device = next(model.parameters()).device
-    compose = lambda s: Composer(model.preset.size, model.preset.cells, most, span, seed=s, device=device, drawings=drawings)
+    compose = lambda s: Composer(
+        model.preset.size, model.preset.cells, most, span, seed=s, device=device, drawings=drawings
+    )
     results = {}
     for threshold in thresholds:
         composer = compose(seed)
         generator = torch.Generator(device).manual_seed(seed + 1)
         tallies = detect(model, phrases, composer, scenes, threshold, 0.15, generator)
-        results[str(threshold)] = {k: v for name in sorted(tallies, key="phrases exemplars shape colour shapecolour things".split().index)
-                                   for k, v in tallies[name].report(name).items()}
+        results[str(threshold)] = {
+            k: v
+            for name in sorted(tallies, key="phrases exemplars shape colour shapecolour things".split().index)
+            for k, v in tallies[name].report(name).items()
+        }
     results["clicks"] = clicks(model, compose(seed + 2), scenes, torch.Generator(device).manual_seed(seed + 3))
     return results
 
@@ -183,8 +210,15 @@ def main():
         tiles, shows, names = unpack(args.atlas, 96, styles(args.style))
         drawings = (tiles, shows)
     phrases = Phrases(model.preset, names).to(args.device)
-    results = evaluate(model, phrases, args.scenes, args.most or facts["most"], args.span or facts["span"], args.threshold,
-                       drawings=drawings)
+    results = evaluate(
+        model,
+        phrases,
+        args.scenes,
+        args.most or facts["most"],
+        args.span or facts["span"],
+        args.threshold,
+        drawings=drawings,
+    )
     print(facts)
     print(table(results))
     if args.json:

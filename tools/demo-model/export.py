@@ -66,8 +66,11 @@ def check(model, directory):
     assert not info["missing_keys"] and not info["mismatched_keys"], info
     theirs = detector.eval()(pixel_values=scenes.pixels, input_ids=ids, attention_mask=mask)
     gap = lambda a, b: float((a - b).abs().max() / b.abs().max())
-    gaps = {"detector masks": gap(ours["masks"], theirs.pred_masks), "scores": gap(ours["scores"][-1], theirs.pred_logits),
-            "presence": gap(ours["presence"][-1], theirs.presence_logits[:, 0])}
+    gaps = {
+        "detector masks": gap(ours["masks"], theirs.pred_masks),
+        "scores": gap(ours["scores"][-1], theirs.pred_logits),
+        "presence": gap(ours["presence"][-1], theirs.presence_logits[:, 0]),
+    }
     state = {}
     for name, tensor in model.video.state_dict().items():
         if name.startswith("detector_model.vision_encoder.backbone."):

@@ -45,7 +45,11 @@ def match(out, boxes, cover, hit, masked):
     p = out["scores"][-1].sigmoid()
     score = 0.25 * (1 - p) ** 2 * -(p + 1e-8).log() - 0.75 * p**2 * -(1 - p + 1e-8).log()
     found = out["boxes"][-1]
-    cost = 2 * score[..., None] + 5 * torch.cdist(found, boxes, p=1) - 2 * box_overlap(found[:, :, None], boxes[:, None])[1]
+    cost = (
+        2 * score[..., None]
+        + 5 * torch.cdist(found, boxes, p=1)
+        - 2 * box_overlap(found[:, :, None], boxes[:, None])[1]
+    )
     m, c = out["masks"].float().sigmoid().flatten(2), cover[masked].flatten(2)
     dice = 1 - (2 * m @ c.transpose(1, 2) + 1) / ((m * m).sum(2)[..., None] + (c * c).sum(2)[:, None] + 1)
     cost[masked] += 5 * dice
@@ -181,5 +185,7 @@ def find_step(model, phrases, scenes, args, autocast):
     loss = loss + 0.5 * (yes_no + by_shape + by_colour) + 2 * on_tokens + 2 * forms + 2 * tracked
     sizes = size_loss([*seen, *levels])
     loss = loss + 0.1 * sizes
-    parts.update(shape_right=right, colour_right=hue, token_box=on_tokens, token_form=forms, track=tracked, sizes=sizes, **ious)
+    parts.update(
+        shape_right=right, colour_right=hue, token_box=on_tokens, token_form=forms, track=tracked, sizes=sizes, **ious
+    )
     return loss, parts

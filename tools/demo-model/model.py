@@ -30,7 +30,9 @@ class Aids(nn.Module):
         self.scale = nn.Parameter(torch.tensor(math.log(10.0)))
         self.bias = nn.Parameter(torch.tensor(-5.0))
         self.box = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 4))
-        self.form = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, FORM * FORM))
+        self.form = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, FORM * FORM)
+        )
 
 
 class Demo(nn.Module):
@@ -90,9 +92,13 @@ class Demo(nn.Module):
             look_inside(mlp)
         frequencies = self.tracker.shared_image_embedding.positional_embedding
         self.tracker.prompt_encoder.shared_embedding.positional_embedding.copy_(frequencies)
-        for table in (self.tracker.mask_decoder.mask_tokens, self.tracker.mask_decoder.iou_token,
-                      self.tracker.mask_decoder.obj_score_token, self.tracker.prompt_encoder.point_embed,
-                      self.tracker.prompt_encoder.not_a_point_embed):
+        for table in (
+            self.tracker.mask_decoder.mask_tokens,
+            self.tracker.mask_decoder.iou_token,
+            self.tracker.mask_decoder.obj_score_token,
+            self.tracker.prompt_encoder.point_embed,
+            self.tracker.prompt_encoder.not_a_point_embed,
+        ):
             nn.init.normal_(table.weight, std=0.5)
         nn.init.normal_(self.tracker.prompt_encoder.no_mask_embed.weight, std=0.1)
         transformer = self.tracker.mask_decoder.transformer
@@ -154,8 +160,12 @@ class Demo(nn.Module):
         model = self.detector
         rep = lambda t: t.repeat_interleave(per, 0)
         coarse = rep(seen[2])
-        encoded = model.detr_encoder(vision_features=[coarse], text_features=prompt,
-                                     vision_pos_embeds=[places.expand(len(coarse), -1, -1, -1)], text_mask=prompt_mask)
+        encoded = model.detr_encoder(
+            vision_features=[coarse],
+            text_features=prompt,
+            vision_pos_embeds=[places.expand(len(coarse), -1, -1, -1)],
+            text_mask=prompt_mask,
+        )
         memory = encoded.last_hidden_state
         out = self._decode(memory, encoded, prompt_mask, None)
         if extra is not None:
@@ -163,7 +173,8 @@ class Demo(nn.Module):
         picked = slice(None) if masks_for is None else masks_for
         pictures = torch.arange(len(coarse), device=coarse.device)[picked] // per
         out["masks"], out["area"], pixels = self._masks(
-            out["hidden"][-1][picked], [s[pictures] for s in seen], memory[picked], prompt[picked], prompt_mask[picked])
+            out["hidden"][-1][picked], [s[pictures] for s in seen], memory[picked], prompt[picked], prompt_mask[picked]
+        )
         if extra is not None:
             embedded = model.mask_decoder.mask_embedder(out["extra"]["hidden"][-1][picked])
             out["extra"]["masks"] = torch.einsum("bqc,bchw->bqhw", embedded, pixels)
@@ -172,16 +183,21 @@ class Demo(nn.Module):
     def _decode(self, memory, encoded, prompt_mask, boxes):
         decoder = self.detector.detr_decoder
         if boxes is None:
-            done = decoder(vision_features=memory, text_features=encoded.text_features,
-                           vision_pos_encoding=encoded.pos_embeds_flattened, text_mask=prompt_mask,
-                           spatial_shapes=encoded.spatial_shapes)
+            done = decoder(
+                vision_features=memory,
+                text_features=encoded.text_features,
+                vision_pos_encoding=encoded.pos_embeds_flattened,
+                text_mask=prompt_mask,
+                spatial_shapes=encoded.spatial_shapes,
+            )
             hidden, before, presence = done.intermediate_hidden_states, done.reference_boxes, done.presence_logits
         else:
             hidden, before, presence = self._decode_from(memory, encoded, prompt_mask, boxes)
         hidden = hidden.float()
         with torch.autocast(hidden.device.type, enabled=False):  # boxes and scores need more than eight bits
             scores = self.detector.dot_product_scoring(
-                decoder_hidden_states=hidden, text_features=encoded.text_features.float(), text_mask=prompt_mask)
+                decoder_hidden_states=hidden, text_features=encoded.text_features.float(), text_mask=prompt_mask
+            )
             moved = (inverse_sigmoid(before.float()) + decoder.box_head(hidden)).sigmoid()
         return dict(hidden=hidden, boxes=moved, scores=scores.squeeze(-1), presence=presence.float().squeeze(-1))
 
@@ -197,9 +213,15 @@ class Demo(nn.Module):
             before.append(boxes)
             where = decoder.ref_point_head(decoder.position_encoding.encode_boxes(boxes))
             bias = decoder._get_rpb_matrix(boxes, (encoded.spatial_shapes[0, 0], encoded.spatial_shapes[0, 1]))
-            hidden = layer(hidden, query_pos=where, text_features=encoded.text_features, vision_features=memory,
-                           vision_pos_encoding=encoded.pos_embeds_flattened, text_cross_attn_mask=text_mask,
-                           vision_cross_attn_mask=F.pad(bias, (0, 0, 1, 0)).to(hidden.dtype))
+            hidden = layer(
+                hidden,
+                query_pos=where,
+                text_features=encoded.text_features,
+                vision_features=memory,
+                vision_pos_encoding=encoded.pos_embeds_flattened,
+                text_cross_attn_mask=text_mask,
+                vision_cross_attn_mask=F.pad(bias, (0, 0, 1, 0)).to(hidden.dtype),
+            )
             normed = decoder.output_layer_norm(hidden[:, 1:])
             boxes = (decoder.box_head(normed) + inverse_sigmoid(boxes)).sigmoid().detach()
             found.append(normed)
@@ -219,8 +241,12 @@ class Demo(nn.Module):
         """Features [N, boxes + 1, D] and mask of exemplar boxes [N, boxes, 4] with labels 1, 0 or -10 for padding."""
         with torch.autocast(boxes.device.type, enabled=False):  # box pooling has no bfloat16 on CPUs
             out = self.detector.geometry_encoder(
-                box_embeddings=boxes, box_mask=labels != -10, box_labels=labels.clamp(min=0),
-                img_feats=[seen[2][pictures].float()], img_pos_embeds=[places.expand(len(pictures), -1, -1, -1)])
+                box_embeddings=boxes,
+                box_mask=labels != -10,
+                box_labels=labels.clamp(min=0),
+                img_feats=[seen[2][pictures].float()],
+                img_pos_embeds=[places.expand(len(pictures), -1, -1, -1)],
+            )
         return out.last_hidden_state, out.attention_mask.bool()
 
     # ---------------------------------------------------------------------------------------------------- tracking
@@ -234,22 +260,32 @@ class Demo(nn.Module):
         """
         prompt, head = self.tracker.prompt_encoder, self.tracker.mask_decoder
         sparse, dense = prompt(
-            input_points=None if points is None else points[:, None], input_labels=None if labels is None else labels[:, None],
-            input_boxes=None if boxes is None else boxes[:, None], input_masks=masks)
+            input_points=None if points is None else points[:, None],
+            input_labels=None if labels is None else labels[:, None],
+            input_boxes=None if boxes is None else boxes[:, None],
+            input_masks=masks,
+        )
         fine, middle, coarse = (levels[0], levels[1], levels[2])
         fine, middle = head.conv_s0(fine)[pictures], head.conv_s1(middle)[pictures]
         n = len(pictures)
         own = torch.cat([head.obj_score_token.weight, head.iou_token.weight, head.mask_tokens.weight])
         tokens = torch.cat([own.expand(n, 1, -1, -1), sparse], 2)
         tokens, image = head.transformer(
-            point_embeddings=tokens, image_embeddings=coarse[pictures] + dense,
-            image_positional_embeddings=self._image_places().expand(n, -1, -1, -1), attention_similarity=None)
+            point_embeddings=tokens,
+            image_embeddings=coarse[pictures] + dense,
+            image_positional_embeddings=self._image_places().expand(n, -1, -1, -1),
+            attention_similarity=None,
+        )
         image = image.transpose(2, 3).reshape(coarse[pictures].shape)
         image = head.activation(head.upscale_layer_norm(head.upscale_conv1(image) + middle))
         image = head.activation(head.upscale_conv2(image) + fine)
         hyper = torch.stack([mlp(tokens[:, 0, 2 + i]) for i, mlp in enumerate(head.output_hypernetworks_mlps)], 1)
         found = torch.einsum("nkc,nchw->nkhw", hyper, image)
-        return found.float(), head.iou_prediction_head(tokens[:, 0, 1]).float(), head.pred_obj_score_head(tokens[:, 0, 0]).float()[:, 0]
+        return (
+            found.float(),
+            head.iou_prediction_head(tokens[:, 0, 1]).float(),
+            head.pred_obj_score_head(tokens[:, 0, 0]).float()[:, 0],
+        )
 
     def _image_places(self):
         embed, grid = self.tracker.shared_image_embedding, self.preset.grid

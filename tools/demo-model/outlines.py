@@ -21,8 +21,10 @@ STRANGERS = 60  # tiles of shapes without a name: distractors for phrases, objec
 
 
 def _ngon(n, radius=1.0, start=-90.0):
-    return [(radius * math.cos(math.radians(start + 360 * i / n)), radius * math.sin(math.radians(start + 360 * i / n)))
-            for i in range(n)]
+    return [
+        (radius * math.cos(math.radians(start + 360 * i / n)), radius * math.sin(math.radians(start + 360 * i / n)))
+        for i in range(n)
+    ]
 
 
 def _circle(radius=1.0, x=0.0, y=0.0):
@@ -85,8 +87,10 @@ def _stranger(rng):
         return [_fit([(x, max(y, cut)) for x, y in _circle()])], []
     if kind == 4:  # an L or a T
         w, k = rng.uniform(0.25, 0.45), rng.uniform(-0.7, 0.7)
-        return [[(-0.7, 0.7 - w), (0.7, 0.7 - w), (0.7, 0.7), (-0.7, 0.7)],
-                [(k - w / 2, -0.7), (k + w / 2, -0.7), (k + w / 2, 0.6), (k - w / 2, 0.6)]], []
+        return [
+            [(-0.7, 0.7 - w), (0.7, 0.7 - w), (0.7, 0.7), (-0.7, 0.7)],
+            [(k - w / 2, -0.7), (k + w / 2, -0.7), (k + w / 2, 0.6), (k - w / 2, 0.6)],
+        ], []
     points = [(0.3, -1), (-0.6, 0.15), (-0.05, 0.1), (-0.35, 1), (0.6, -0.25), (0.05, -0.2)]  # a bolt
     return [_fit([(x * rng.uniform(0.9, 1.1), y * rng.uniform(0.9, 1.1)) for x, y in points])], []
 

@@ -6,6 +6,7 @@ import torch
 
 from vocabulary import COLOURS, SHAPES
 
+
 @dataclasses.dataclass
 class Asked:
     """P prompts for each of B pictures. `hit` says which of the K objects answer each."""
@@ -60,12 +61,18 @@ def ask(phrases, scenes, per, exemplars=0.0, generator=None):
     rows = torch.where((thing >= 0) & (kind >= 0.03), called, rows)
     hit = means(phrases, rows, scenes)
     # Exemplars: an object of a name is shown instead of said; alike are those of its shape and colour.
-    alike = (scenes.shape[:, None] == shape[..., None]) & (scenes.colour[:, None] == colour[..., None]) & scenes.valid[:, None]
+    alike = (
+        (scenes.shape[:, None] == shape[..., None])
+        & (scenes.colour[:, None] == colour[..., None])
+        & scenes.valid[:, None]
+    )
     alike &= (shape >= 0)[..., None]
     alike |= (scenes.thing[:, None] == thing[..., None]) & (thing >= 0)[..., None] & scenes.valid[:, None]
     show = (rand() < exemplars) & ((shape >= 0) | (thing >= 0)) & scenes.valid.gather(1, about)
     hit = torch.where(show[..., None], alike, hit)
-    rows = torch.where(show, torch.where(thing >= 0, phrases.names[thing.clamp(min=0), 0], phrases.table[shape, colour, 0]), rows)
+    rows = torch.where(
+        show, torch.where(thing >= 0, phrases.names[thing.clamp(min=0), 0], phrases.table[shape, colour, 0]), rows
+    )
     speechless = show & (rand() < 0.7)
     return Asked(rows, hit, torch.where(show, about, -1), speechless)
 
@@ -89,7 +96,8 @@ def prompt_features(model, phrases, asked, scenes, seen, places, generator=None)
     boxes = (boxes + noise * boxes[:, 2:].repeat(1, 2)).clamp(0.01, 0.99)
     use = (shown >= 0).nonzero()[:, 0]
     found, found_mask = model.exemplars(
-        seen, places, boxes[use][:, None], torch.ones(len(use), 1, dtype=torch.long, device=rows.device), pictures[use])
+        seen, places, boxes[use][:, None], torch.ones(len(use), 1, dtype=torch.long, device=rows.device), pictures[use]
+    )
     features = text.new_zeros(len(rows), found.shape[1], text.shape[2]).index_copy(0, use, found.to(text.dtype))
     valid = torch.zeros(len(rows), found.shape[1], dtype=torch.bool, device=rows.device).index_copy(0, use, found_mask)
     return torch.cat([text, features], 1), torch.cat([text_mask, valid], 1)

@@ -34,12 +34,11 @@ class Scenes:
 class Composer:
     """Draws scenes. `span` is the range of object diameters in pixels, `most` the largest number of objects.
 
-    `hard` in 0 to 1 is the share of scenes that are more than flat upright shapes on a plain ground. `drawings` are RGBA tiles
-    [n, 4, t, t] of bytes and the thing each shows [n]; `drawn` is the share of objects taken from them.
+    `hard` in 0 to 1 is the share of scenes that are more than flat upright shapes on a plain ground. `drawings` are
+    RGBA tiles [n, 4, t, t] of bytes and the thing each shows [n]; `drawn` is the share of objects taken from them.
     """
 
-    def __init__(self, size, cells, most=6, span=(18, 80), seed=0, device="cpu", hard=1.0,
-                 drawings=None, drawn=0.6):
+    def __init__(self, size, cells, most=6, span=(18, 80), seed=0, device="cpu", hard=1.0, drawings=None, drawn=0.6):
         self.size, self.cells, self.most, self.span, self.hard = size, cells, most, span, hard
         self.device = torch.device(device)
         self.drawn = drawn if drawings is not None else 0.0
@@ -86,8 +85,11 @@ class Composer:
 
     def _ground(self, batch):
         """Grounds and the two colours each is made of: plain, gradient, noisy, patterned in about equal parts."""
-        anchors = hsv_to_rgb(torch.stack([self._rand(batch, 2, high=360), self._rand(batch, 2) ** 1.5,
-                                          self._rand(batch, 2, low=0.1)], -1))
+        anchors = hsv_to_rgb(
+            torch.stack(
+                [self._rand(batch, 2, high=360), self._rand(batch, 2) ** 1.5, self._rand(batch, 2, low=0.1)], -1
+            )
+        )
         near = (self._rand(batch, 1) < 0.6).float()  # mostly two shades of one colour, else any two
         shade = (anchors[:, 0] + self._normal(batch, 3) * 0.12).clamp(0, 1)
         one, two = anchors[:, 0], anchors[:, 1] * (1 - near) + shade * near
@@ -103,7 +105,9 @@ class Composer:
         mix = torch.where(kind < 0.5, along * 0.5 + 0.5, pattern)
         mix = torch.where((kind < 0.25) | ((kind >= 0.5) & (kind < 0.75)), torch.zeros_like(mix), mix).clamp(0, 1)
         ground = one[:, :, None, None] + (two - one)[:, :, None, None] * mix[:, None]
-        rough = torch.where((kind >= 0.5) & (kind < 0.75), self._rand(batch, 1, 1, high=0.25), self._rand(batch, 1, 1, high=0.03))
+        rough = torch.where(
+            (kind >= 0.5) & (kind < 0.75), self._rand(batch, 1, 1, high=0.25), self._rand(batch, 1, 1, high=0.03)
+        )
         ground = ground + self._noise(batch) * rough[:, None] * self.hard
         return ground.clamp(0, 1), torch.stack([one, two], 1)
 
@@ -120,7 +124,11 @@ class Composer:
             if k == 0:
                 chosen[:, 0] = spot[:, 0, 0]
                 continue
-            gap = (spot[:, k, :, None] - chosen[:, None, :k]).norm(dim=-1) - radius[:, None, :k] - radius[:, k, None, None]
+            gap = (
+                (spot[:, k, :, None] - chosen[:, None, :k]).norm(dim=-1)
+                - radius[:, None, :k]
+                - radius[:, k, None, None]
+            )
             gap = torch.where(here[:, None, :k], gap, torch.full_like(gap, size)).amin(-1)  # [B, tries]
             best = torch.where(loose[:, k], torch.zeros_like(loose[:, k], dtype=torch.long), gap.argmax(1))
             chosen[:, k] = spot[torch.arange(batch, device=self.device), k, best]
@@ -143,7 +151,9 @@ class Composer:
             rgb = torch.where(close[..., None], self._paint(other), rgb)
         tile = self.first[shape] + self._int(self.per_shape, batch, most)
         stranger = self._rand(batch, most) < 0.1
-        tile = torch.where(stranger, int((self.names == -1).nonzero()[0]) + self._int(int((self.names == -1).sum()), batch, most), tile)
+        tile = torch.where(
+            stranger, int((self.names == -1).nonzero()[0]) + self._int(int((self.names == -1).sum()), batch, most), tile
+        )
         return torch.where(stranger, -1, shape), tile, colour, rgb
 
     def __call__(self, batch, keep_masks=False):
@@ -207,10 +217,13 @@ class Composer:
         x, y = (place[rows, columns] / self.size * 2 - 1).unbind(1)
         scale = self.size / 2 / radius[rows, columns]
         cos, sin = tilt.cos() * scale, tilt.sin() * scale
-        theta = torch.stack([
-            torch.stack([cos * flip * stretch, sin * flip * stretch, -(cos * x + sin * y) * flip * stretch], -1),
-            torch.stack([-sin / stretch, cos / stretch, (sin * x - cos * y) / stretch], -1),
-        ], 1)
+        theta = torch.stack(
+            [
+                torch.stack([cos * flip * stretch, sin * flip * stretch, -(cos * x + sin * y) * flip * stretch], -1),
+                torch.stack([-sin / stretch, cos / stretch, (sin * x - cos * y) / stretch], -1),
+            ],
+            1,
+        )
         grid = F.affine_grid(theta, (len(at), 4, self.size, self.size), align_corners=False)
         rgba = self.drawings[tile].float() / 255
         rgba[:, :3] *= rgba[:, 3:]  # averages of colours are weighted by cover
@@ -228,10 +241,13 @@ class Composer:
         x, y = place[:, 0] / size * 2 - 1, place[:, 1] / size * 2 - 1
         scale = size / 2 / radius / REACH  # picture coordinates to tile coordinates
         cos, sin = angle.cos() * scale, angle.sin() * scale
-        theta = torch.stack([
-            torch.stack([cos * squeeze, sin * squeeze, -(cos * x + sin * y) * squeeze], -1),
-            torch.stack([-sin / squeeze, cos / squeeze, (sin * x - cos * y) / squeeze], -1),
-        ], 1)
+        theta = torch.stack(
+            [
+                torch.stack([cos * squeeze, sin * squeeze, -(cos * x + sin * y) * squeeze], -1),
+                torch.stack([-sin / squeeze, cos / squeeze, (sin * x - cos * y) / squeeze], -1),
+            ],
+            1,
+        )
         grid = F.affine_grid(theta, (len(tile), 1, size, size), align_corners=False)
         # Beyond the tile the border value repeats: positive, which is all that is asked there.
         found = F.grid_sample(self.tiles[tile], grid, padding_mode="border", align_corners=False)[:, 0]
@@ -250,7 +266,9 @@ class Composer:
         has = self._rand(n) < 0.3 * self.hard
         tone = self._int(3, n)
         dark, pale = base * 0.35, base + (1 - base) * 0.7
-        stroke = torch.where((tone == 0)[:, None], dark, torch.where((tone == 1)[:, None], pale, torch.zeros_like(base)))
+        stroke = torch.where(
+            (tone == 0)[:, None], dark, torch.where((tone == 1)[:, None], pale, torch.zeros_like(base))
+        )
         # A stroke of no width lies outside the object, where alpha is zero.
         return fill.clamp(0, 1), dict(width=torch.where(has, wide, torch.full_like(wide, -2.0)), rgb=stroke)
 
@@ -265,8 +283,16 @@ class Composer:
         boxes = torch.where(valid[..., None], boxes, torch.full_like(boxes, 0.5))
         batch, most = valid.shape
         cover = F.interpolate(visible.float(), size=self.cells, mode="area") if size != self.cells else visible.float()
-        return Scenes(picture * 2 - 1, cover * valid[..., None, None], boxes, valid, shape, colour, thing,
-                      visible if keep_masks else None)
+        return Scenes(
+            picture * 2 - 1,
+            cover * valid[..., None, None],
+            boxes,
+            valid,
+            shape,
+            colour,
+            thing,
+            visible if keep_masks else None,
+        )
 
 
 def hsv_to_rgb(hsv):

@@ -41,7 +41,9 @@ def arguments():
     add("--span", type=float, nargs=2, default=(18, 80), help="smallest and largest object diameter in pixels")
     add("--ease", type=int, default=0, help="pictures over which grounds and outlines go from plain to all kinds")
     add("--prompts", type=int, default=6, help="phrases per picture (find)")
-    add("--exemplars", type=float, default=0.12, help="share of prompts that show a box instead of saying a word (find)")
+    add(
+        "--exemplars", type=float, default=0.12, help="share of prompts that show a box instead of saying a word (find)"
+    )
     add("--rounds", type=int, default=0, help="rounds of correction clicks")
     add("--out", type=pathlib.Path, required=True)
     add("--init", type=pathlib.Path, help="weights to begin the stage with")
@@ -107,17 +109,27 @@ def see_step(model, phrases, scenes, args, autocast):
         tracked, ious = track_loss(model, levels, scenes, 2 * len(scenes.pixels), args.rounds)
     sizes = size_loss([*seen, *levels])
     loss = yes_no + by_shape + by_colour + 4 * boxes + 4 * forms + tracked + 0.1 * sizes
-    return loss, dict(yes_no=yes_no, shape_loss=by_shape, colour_loss=by_colour, shape_right=right, colour_right=hue,
-                      token_box=boxes, token_form=forms, track=tracked, sizes=sizes, **ious)
+    return loss, dict(
+        yes_no=yes_no,
+        shape_loss=by_shape,
+        colour_loss=by_colour,
+        shape_right=right,
+        colour_right=hue,
+        token_box=boxes,
+        token_form=forms,
+        track=tracked,
+        sizes=sizes,
+        **ious,
+    )
 
 
 class Log:
     """Means over an interval, one CSV row each. Columns are fixed; what did not occur stays empty."""
 
     COLUMNS = (
-        "images minutes rate loss norm yes_no shape_loss colour_loss shape_right colour_right token_box token_form track sizes "
-        "click_iou box_iou mask_iou round1_iou round2_iou round3_iou scores l1 giou presence presence_right found_iou dice "
-        "area_dice noised noised_dice"
+        "images minutes rate loss norm yes_no shape_loss colour_loss shape_right colour_right token_box token_form "
+        "track sizes click_iou box_iou mask_iou round1_iou round2_iou round3_iou scores l1 giou presence "
+        "presence_right found_iou dice area_dice noised noised_dice"
     ).split()
 
     def __init__(self, path):
@@ -176,7 +188,9 @@ def main():
     elif args.init:
         saved = torch.load(args.init, map_location=args.device, weights_only=False)
         missing = model.load_state_dict(fit(saved["ema"], model), strict=False)
-        print(f"beginning with {args.init}; new: {missing.missing_keys}, dropped: {missing.unexpected_keys}", flush=True)
+        print(
+            f"beginning with {args.init}; new: {missing.missing_keys}, dropped: {missing.unexpected_keys}", flush=True
+        )
     else:
         model.whiten(Composer(args.size, preset.cells, seed=args.seed, **scene)(256).pixels)
     average = average or Average(model)
@@ -192,10 +206,20 @@ def main():
         return torch.autocast(torch.device(args.device).type, dtype=torch.bfloat16)
 
     def save():
-        state = dict(model=model.state_dict(), optimiser=optimiser.state_dict(), average=average.values,
-                     average_steps=average.steps, ema=average.state(model), images=images, steps=steps,
-                     minutes=spent + (time.monotonic() - begun) / 60, preset=args.preset, size=args.size,
-                     most=args.most, span=tuple(args.span))
+        state = dict(
+            model=model.state_dict(),
+            optimiser=optimiser.state_dict(),
+            average=average.values,
+            average_steps=average.steps,
+            ema=average.state(model),
+            images=images,
+            steps=steps,
+            minutes=spent + (time.monotonic() - begun) / 60,
+            preset=args.preset,
+            size=args.size,
+            most=args.most,
+            span=tuple(args.span),
+        )
         torch.save(state, path.with_suffix(".part"))
         os.replace(path.with_suffix(".part"), path)
 
@@ -223,7 +247,9 @@ def main():
             save()
             saved_at = now
     save()
-    print(f"stage {args.stage} at {args.size}: {images} pictures in {spent + (time.monotonic() - begun) / 60:.1f} minutes")
+    print(
+        f"stage {args.stage} at {args.size}: {images} pictures in {spent + (time.monotonic() - begun) / 60:.1f} minutes"
+    )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,17 @@ COLOURS = {
     "white": ((0, 360), (0.0, 0.06), (0.92, 1.0)),
 }
 SHAPES = (
-    "circle", "square", "rectangle", "triangle", "star", "pentagon", "hexagon", "heart", "cross", "ring", "crescent",
+    "circle",
+    "square",
+    "rectangle",
+    "triangle",
+    "star",
+    "pentagon",
+    "hexagon",
+    "heart",
+    "cross",
+    "ring",
+    "crescent",
 )
 # Other words for the same; the first is the name used when one is asked for.
 COLOUR_WORDS = {"gray": ("gray", "grey"), "purple": ("purple", "violet"), "cyan": ("cyan", "turquoise")}
@@ -84,18 +94,23 @@ class Phrases:
         # Upstream's processor puts this word in where exemplar boxes come without a phrase.
         visual, visual_mask = encode(self.tokenizer, ["visual"])
         spare = self.ids.shape[1] - visual.shape[1]
-        self.visual = torch.stack([F.pad(visual[0], (0, spare), value=self.tokenizer.eos_token_id),
-                                   F.pad(visual_mask[0], (0, spare))])
+        self.visual = torch.stack(
+            [F.pad(visual[0], (0, spare), value=self.tokenizer.eos_token_id), F.pad(visual_mask[0], (0, spare))]
+        )
         self.shape = torch.tensor([i for _, i, _ in self.rows])
         self.colour = torch.tensor([j for _, _, j in self.rows])
         self.members = torch.zeros(len(self.rows), max(len(self.labels), 1), dtype=torch.bool)
         for row, found in zip(range(self.named, self.things), words.values()):
             self.members[row, list(found)] = True
-        # Rows that name each thing, its own name first, padded by repetition; groups are rarer than names.
-        rows_of = [[r for r in range(self.named, self.things) if self.members[r, i]] for i in range(len(self.labels))]
-        rows_of = [sorted(found, key=lambda r: self.rows[r][0] != label) for label, found in zip(self.labels, rows_of)]
-        self.names = torch.tensor([(found[:1] * 3 + found * 2)[:8] + found[:1] * (8 - len((found[:1] * 3 + found * 2)[:8]))
-                                   for found in rows_of] or [[0] * 8])
+        # Rows that name each thing, for random choice: its own name about half of the time, then synonyms and groups.
+        width = 8
+        choices = []
+        for i, label in enumerate(self.labels):
+            rows = [row for row in range(self.named, self.things) if self.members[row, i]]
+            own = next(row for row in rows if self.rows[row][0] == label)
+            others = [row for row in rows if row != own][: width // 2]
+            choices.append([own] * (width - len(others)) + others)
+        self.names = torch.tensor(choices or [[0] * width])
         self._by_meaning = {}
         for k, (_, i, j) in enumerate(self.rows[: self.named]):
             self._by_meaning.setdefault((i, j), []).append(k)
@@ -117,7 +132,12 @@ class Phrases:
             for j, colour in enumerate(COLOURS):
                 for tint in COLOUR_WORDS.get(colour, (colour,)):
                     for word in words:
-                        for text in (f"{tint} {word}", f"a {tint} {word}", f"the {tint} {word}", f"{tint} {_plural(word)}"):
+                        for text in (
+                            f"{tint} {word}",
+                            f"a {tint} {word}",
+                            f"the {tint} {word}",
+                            f"{tint} {_plural(word)}",
+                        ):
                             if text != f"{colour} {shape}":
                                 yield text, i, j
         for j, colour in enumerate(COLOURS):
