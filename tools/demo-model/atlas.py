@@ -1,7 +1,7 @@
 """Named drawings from openly licensed emoji sets, packed into one file: `python atlas.py atlas.npz`.
 
 Fetches npm packages by name and version, rasterises every concrete thing in every style that has it, and packs the
-cut-out tiles (SIDE x SIDE RGBA, WebP) with their names. About 900 names, 5,000 drawings, 20 MB. Needs `npm` and
+cut-out tiles (SIDE x SIDE RGBA, WebP) with their names. About 860 names, 4,700 drawings, 16 MB. Needs `npm` and
 `pip install resvg_py`. Licences are listed in README.md; sets that ask for share-alike are left out.
 """
 
