@@ -1,0 +1,256 @@
+"""Training, in stages that share one loop: seeded, resumable, logged.
+
+    python train.py --stage see  --size 96 --images 40000 --out RUN          # dense: tokens, words, clicks
+    python train.py --stage find --size 96 --images 60000 --out RUN --init RUN/see-96.pt
+    python train.py --stage find --size 192 --images 60000 --out RUN --init RUN/find-96.pt
+
+A stage writes RUN/<stage>-<size>.pt every `--save` minutes and at the end, and goes on from that file if it is there;
+RUN/<stage>-<size>.csv is the log. Stopping the process at any moment loses at most the minutes since the last save.
+"""
+
+import argparse
+import contextlib
+import csv
+import os
+import pathlib
+import time
+
+import torch
+
+from atlas import styles, unpack
+from clicks import track_loss
+from config import PRESETS, at_size
+from dense import contrast, draw_phrases, token_boxes, token_forms
+from model import Demo, size_loss
+from scenes import Composer
+from vocabulary import Phrases
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--preset", default="shapes", choices=PRESETS)
+    add("--stage", required=True, choices=("see", "find"))
+    add("--size", type=int, default=96, help="picture side in this stage, a multiple of the patch side")
+    add("--images", type=int, required=True, help="pictures of the whole stage, counted over all resumptions")
+    add("--minutes", type=float, default=1e9, help="stop this run after so long; the stage goes on at the next run")
+    add("--batch", type=int, default=32)
+    add("--rate", type=float, default=1e-3)
+    add("--decay", type=float, default=0.25, help="last share of the stage over which the rate falls to nothing")
+    add("--most", type=int, default=6, help="objects per scene at most")
+    add("--span", type=float, nargs=2, default=(18, 80), help="smallest and largest object diameter in pixels")
+    add("--ease", type=int, default=0, help="pictures over which grounds and outlines go from plain to all kinds")
+    add("--prompts", type=int, default=6, help="phrases per picture (find)")
+    add(
+        "--exemplars", type=float, default=0.12, help="share of prompts that show a box instead of saying a word (find)"
+    )
+    add("--rounds", type=int, default=0, help="rounds of correction clicks")
+    add("--out", type=pathlib.Path, required=True)
+    add("--init", type=pathlib.Path, help="weights to begin the stage with")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--threads", type=int, default=1, help="CPU threads")
+    add("--full-precision", action="store_true", help="no bfloat16")
+    add("--atlas", type=pathlib.Path, help="drawings made by atlas.py; without them there are only shapes")
+    add("--drawn", type=float, default=0.6, help="share of objects that are drawings")
+    add("--save", type=float, default=3.0, help="minutes between checkpoints")
+    add("--seed", type=int, default=1)
+    return parser.parse_args()
+
+
+class Average:
+    """Exponential average of the weights: what is evaluated and exported."""
+
+    def __init__(self, model, decay=0.998):
+        self.decay, self.steps = decay, 0
+        self.values = [p.detach().clone() for p in model.parameters()]
+
+    @torch.no_grad()
+    def update(self, model):
+        self.steps += 1
+        keep = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        torch._foreach_lerp_(self.values, [p.detach() for p in model.parameters()], 1 - keep)
+
+    def state(self, model):
+        names = [name for name, _ in model.named_parameters()]
+        return {**model.state_dict(), **dict(zip(names, self.values))}
+
+
+def fit(state, model):
+    """A state dict for another picture side: only the ViT's positions depend on it, and they stretch."""
+    key = "video.detector_model.vision_encoder.backbone.embeddings.position_embeddings"
+    old, new = state[key], model.state_dict()[key]
+    if old.shape != new.shape:
+        side, grid = round(old.shape[1] ** 0.5), round(new.shape[1] ** 0.5)
+        plane = old.reshape(1, side, side, -1).permute(0, 3, 1, 2)
+        plane = torch.nn.functional.interpolate(plane, size=grid, mode="bicubic", align_corners=False)
+        state = {**state, key: plane.permute(0, 2, 3, 1).reshape(new.shape)}
+    return state
+
+
+def groups(model, decay=0.02):
+    """Weight decay on matrices only: not on tables of embeddings, norms, biases."""
+    tables = ("embed", "token", "position", "reference_points")
+    heavy, light = [], []
+    for name, p in model.named_parameters():
+        (heavy if p.dim() >= 2 and not any(t in name for t in tables) else light).append(p)
+    return [dict(params=heavy, weight_decay=decay), dict(params=light, weight_decay=0.0)]
+
+
+def see_step(model, phrases, scenes, args, autocast):
+    """Stage `see`: the ViT learns words, boxes and masks densely; the detector proper does not run."""
+    with autocast():
+        seen, _, levels = model.look(scenes.pixels, fine=False)
+        rows = draw_phrases(phrases, pairs=40, strangers=8, things=scenes.thing)
+        text, text_mask = model.read(phrases.ids[rows], phrases.mask[rows])
+    tokens = seen[2].flatten(2).transpose(1, 2)
+    yes_no, by_shape, by_colour, right, hue = contrast(model, tokens, scenes, phrases, rows, text, text_mask)
+    boxes, forms = token_boxes(model, tokens, scenes), token_forms(model, tokens, scenes)
+    with autocast():
+        tracked, ious = track_loss(model, levels, scenes, 2 * len(scenes.pixels), args.rounds)
+    sizes = size_loss([*seen, *levels])
+    loss = yes_no + by_shape + by_colour + 4 * boxes + 4 * forms + tracked + 0.1 * sizes
+    return loss, dict(
+        yes_no=yes_no,
+        shape_loss=by_shape,
+        colour_loss=by_colour,
+        shape_right=right,
+        colour_right=hue,
+        token_box=boxes,
+        token_form=forms,
+        track=tracked,
+        sizes=sizes,
+        **ious,
+    )
+
+
+class Log:
+    """Means over an interval, one CSV row each. Columns are fixed; what did not occur stays empty."""
+
+    COLUMNS = (
+        "images minutes rate loss norm yes_no shape_loss colour_loss shape_right colour_right token_box token_form "
+        "track sizes click_iou box_iou mask_iou round1_iou round2_iou round3_iou scores l1 giou presence "
+        "presence_right found_iou dice area_dice noised noised_dice"
+    ).split()
+
+    def __init__(self, path):
+        self.path, self.sums, self.counts = path, {}, {}
+
+    def add(self, values):
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(torch.as_tensor(value).detach())
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def write(self, **head):
+        row = {**head, **{name: round(total / self.counts[name], 5) for name, total in self.sums.items()}}
+        fresh = not self.path.exists()
+        with self.path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, self.COLUMNS)
+            if fresh:
+                writer.writeheader()
+            writer.writerow(row)
+        print(" ".join(f"{k}={v}" for k, v in row.items()), flush=True)
+        self.sums, self.counts = {}, {}
+
+
+def rate_at(args, images, steps):
+    """Warm up over 60 steps, level, then straight down to a fiftieth over the last `decay` of the stage."""
+    left = (args.images - images) / (args.decay * args.images)
+    return args.rate * min(1.0, (steps + 1) / 60) * max(0.02, min(1.0, left))
+
+
+def main():
+    args = arguments()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out / f"{args.stage}-{args.size}.pt"
+    preset = at_size(PRESETS[args.preset], args.size)
+    model = Demo(preset).to(args.device)
+    drawings, facts = None, ()
+    if args.atlas:
+        tiles, shows, facts = unpack(args.atlas, 96, styles())
+        drawings = (tiles, shows)
+    phrases = Phrases(preset, facts).to(args.device)
+    scene = dict(most=args.most, span=args.span, device=args.device, drawings=drawings, drawn=args.drawn)
+    images = steps = 0
+    spent = 0.0
+    fused = dict(fused=True)
+    optimiser = torch.optim.AdamW(groups(model), args.rate, betas=(0.9, 0.98), **fused)
+    average = None
+    if path.exists():
+        saved = torch.load(path, map_location=args.device, weights_only=False)
+        model.load_state_dict(saved["model"])
+        optimiser.load_state_dict(saved["optimiser"])
+        average = Average(model)
+        average.values, average.steps = [v.to(args.device) for v in saved["average"]], saved["average_steps"]
+        images, steps, spent = saved["images"], saved["steps"], saved["minutes"]
+        print(f"going on from {path}: {images} pictures, {spent:.1f} minutes", flush=True)
+    elif args.init:
+        saved = torch.load(args.init, map_location=args.device, weights_only=False)
+        missing = model.load_state_dict(fit(saved["ema"], model), strict=False)
+        print(
+            f"beginning with {args.init}; new: {missing.missing_keys}, dropped: {missing.unexpected_keys}", flush=True
+        )
+    else:
+        model.whiten(Composer(args.size, preset.cells, seed=args.seed, **scene)(256).pixels)
+    average = average or Average(model)
+    composer = Composer(args.size, preset.cells, seed=args.seed * 1_000_003 + steps, **scene)
+    torch.manual_seed(args.seed * 7919 + steps)
+    step = see_step
+    if args.stage == "find":
+        from find import find_step as step
+
+    def autocast():
+        if args.full_precision:
+            return contextlib.nullcontext()
+        return torch.autocast(torch.device(args.device).type, dtype=torch.bfloat16)
+
+    def save():
+        state = dict(
+            model=model.state_dict(),
+            optimiser=optimiser.state_dict(),
+            average=average.values,
+            average_steps=average.steps,
+            ema=average.state(model),
+            images=images,
+            steps=steps,
+            minutes=spent + (time.monotonic() - begun) / 60,
+            preset=args.preset,
+            size=args.size,
+            most=args.most,
+            span=tuple(args.span),
+        )
+        torch.save(state, path.with_suffix(".part"))
+        os.replace(path.with_suffix(".part"), path)
+
+    log = Log(path.with_suffix(".csv"))
+    begun = written = saved_at = time.monotonic()
+    while images < args.images and (time.monotonic() - begun) / 60 < args.minutes:
+        for group in optimiser.param_groups:
+            group["lr"] = rate_at(args, images, steps)
+        composer.hard = min(1.0, images / max(args.ease, 1))
+        loss, parts = step(model, phrases, composer(args.batch), args, autocast)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if torch.isfinite(norm):
+            optimiser.step()
+            average.update(model)
+        images, steps = images + args.batch, steps + 1
+        log.add(dict(loss=loss.detach(), norm=norm, **parts))
+        now = time.monotonic()
+        if now - written > 30:
+            minutes = round(spent + (now - begun) / 60, 2)
+            log.write(images=images, minutes=minutes, rate=round(rate_at(args, images, steps), 6))
+            written = now
+        if (now - saved_at) / 60 > args.save:
+            save()
+            saved_at = now
+    save()
+    print(
+        f"stage {args.stage} at {args.size}: {images} pictures in {spent + (time.monotonic() - begun) / 60:.1f} minutes"
+    )
+
+
+if __name__ == "__main__":
+    main()
