@@ -54,6 +54,7 @@ pub fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(segment())
+        .subcommands(served())
         .subcommand(
             Command::new("info")
                 .about("Says what this machine offers and, with a model, what the checkpoint is.")
@@ -61,7 +62,15 @@ pub fn command() -> Command {
         )
 }
 
-fn model_args() -> [Arg; 3] {
+/// `sam3 serve`, where it was built in.
+fn served() -> Option<Command> {
+    #[cfg(feature = "serve")]
+    return Some(crate::serve::command());
+    #[cfg(not(feature = "serve"))]
+    None
+}
+
+pub fn model_args() -> [Arg; 3] {
     let path = || PathBufValueParser::new();
     [
         Arg::new("model")
@@ -166,11 +175,24 @@ fn probability(text: &str) -> Result<f32, String> {
 }
 
 /// A count that is not zero.
-fn positive() -> RangedU64ValueParser<usize> {
+pub fn positive() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..)
 }
 
 impl Model {
+    /// The checkpoint to open, named by the user: the one place that chooses. Cheap, so that it can be asked before
+    /// other work.
+    pub fn named(&self) -> Result<&std::path::Path> {
+        self.path
+            .as_deref()
+            .ok_or_else(|| Error::invalid("no model: name a checkpoint with --model PATH or the variable SAM3_MODEL"))
+    }
+
+    /// Opens it.
+    pub fn open(&self) -> Result<sam3::Model> {
+        sam3::Model::open(self.named()?, &self.options)
+    }
+
     /// Reads `--model`, `--device` and `--threads`.
     pub fn parse(m: &ArgMatches) -> Result<Self> {
         let device: Device = m.get_one::<String>("device").expect("has a default").parse()?;

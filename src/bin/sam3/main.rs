@@ -1,4 +1,4 @@
-//! The command line: `sam3 segment` and `sam3 info`, on the public API alone.
+//! The command line: `sam3 segment`, `sam3 serve` and `sam3 info`, on the public API alone.
 //!
 //! Exit codes: 0 done; 1 the job failed; 2 the arguments are wrong. Messages go to stderr and say what to do; stdout
 //! holds what was asked for and nothing else.
@@ -8,6 +8,8 @@ mod info;
 mod outputs;
 mod progress;
 mod segment;
+#[cfg(feature = "serve")]
+mod serve;
 mod tensors;
 
 use std::io::Write;
@@ -19,6 +21,8 @@ fn main() -> ExitCode {
     let matches = args::command().get_matches();
     let result = match matches.subcommand() {
         Some(("segment", m)) => args::Segment::parse(m).and_then(|a| segment::run(&a)),
+        #[cfg(feature = "serve")]
+        Some(("serve", m)) => serve::parse(m).and_then(|a| serve::run(&a)),
         Some(("info", m)) => args::Model::parse(m).and_then(|a| info::run(&a)),
         _ => unreachable!("clap requires a subcommand"),
     };

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use sam3::image::Picture;
-use sam3::{Concept, Error, ErrorKind, ExemplarBox, MaskPrompt, Model, Object, Point, Prompt, Result, Segmentation};
+use sam3::{Concept, Error, ErrorKind, ExemplarBox, MaskPrompt, Object, Point, Prompt, Result, Segmentation};
 
 use crate::args::{ConceptArgs, ObjectArgs, Segment};
 use crate::{outputs, progress, tensors};
@@ -15,9 +15,7 @@ pub type Times = Vec<(&'static str, f64)>;
 /// Runs the job. Outputs are checked for what can be known beforehand, so that minutes of work are not lost to a typo.
 pub fn run(args: &Segment) -> Result<()> {
     let begin = Instant::now();
-    let Some(path) = &args.model.path else {
-        return Err(Error::invalid("no model: name a checkpoint with --model PATH or the variable SAM3_MODEL"));
-    };
+    args.model.named()?;
     outputs::check(args)?;
     let mut times = Times::new();
     let mut timed = |name, since: Instant| times.push((name, millis(since.elapsed())));
@@ -28,7 +26,7 @@ pub fn run(args: &Segment) -> Result<()> {
     let prompts = prompts(args)?;
     prompts.iter().try_for_each(|p| p.check_within(picture.width(), picture.height()))?;
     let start = Instant::now();
-    let model = Model::open(path, &args.model.options)?;
+    let model = args.model.open()?;
     timed("load", start);
 
     let mut session = model.session();
