@@ -124,8 +124,7 @@ async fn predict(
     request: Request<Body>,
 ) -> Response<Body> {
     let done = ctx.work(&app, Arc::default(), async |work| {
-        let _place = app.admit()?;
-        let body = app.body(request).await?;
+        let (_place, body) = app.enter(request).await?;
         let input: Input = typed(schema().read(&body.bytes)?)?;
         let Some(params) = input.params else { return Ok(shapes(Vec::new())) };
         let bytes = source::file(&app, &input.image, "image").await?;

@@ -30,6 +30,9 @@ const LOGITS_BYTES: usize = 64 << 20;
 /// Unit of the budget for bodies: semaphores count in `u32`.
 const BUDGET_UNIT: usize = 1024;
 
+/// Most webhooks that are pending. Each may be for two hours.
+const MAX_DELIVERIES: usize = 256;
+
 /// Most lines of a request's log.
 const MAX_LINES: usize = 200;
 
@@ -48,6 +51,8 @@ pub struct App {
     pub fetch: Fetch,
     /// Set when the server has been told to stop.
     pub draining: AtomicBool,
+    /// Webhooks that are being told, or will be told again.
+    pub deliveries: Arc<Semaphore>,
     /// Places for requests, waiting ones included.
     door: Arc<Semaphore>,
     /// Bytes of bodies.
@@ -85,12 +90,21 @@ impl App {
             keys: Keys::new(&options.api_keys),
             fetch: Fetch::new(options.allow_fetch, if options.fetch_private { |_| true } else { is_public }),
             draining: AtomicBool::new(false),
+            deliveries: Arc::new(Semaphore::new(MAX_DELIVERIES)),
             door: Arc::new(Semaphore::new(options.sessions + options.queue)),
             budget: Arc::new(Semaphore::new(options.bodies_bytes / BUDGET_UNIT)),
             cpu: Arc::new(Semaphore::new(cores.max(2))),
             model,
             options,
         })
+    }
+
+    /// A request's place and its body. Where there is no place the body is not read; but the place is taken only when
+    /// the body is there, so that slow senders keep nobody out.
+    pub async fn enter(&self, request: Request<Body>) -> ApiResult<(Place, Intake)> {
+        drop(self.admit()?);
+        let body = self.body(request).await?;
+        Ok((self.admit()?, body))
     }
 
     /// A place for one more request, or 429 with the time after which there may be one.

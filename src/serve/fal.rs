@@ -1,4 +1,8 @@
 //! fal's routes: endpoints, the queue, uploads.
+//!
+//! Of fal's request headers, `x-fal-request-timeout` is obeyed; `x-fal-queue-priority`, `x-fal-runner-hint`,
+//! `x-fal-object-lifecycle-preference` and `x-fal-store-io` are accepted and change nothing: there is one runner, one
+//! queue, and one lifetime. The realtime socket and `/stream` are not offered: an endpoint's answer comes in one piece.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,8 +68,7 @@ async fn call(
     let notes = Arc::<Notes>::default();
     reply(
         ctx.work(&app, notes, async |work| {
-            let _place = app.admit()?;
-            let body = app.body(request).await?;
+            let (_place, body) = app.enter(request).await?;
             endpoint.run(&app, &work, body.bytes.clone()).await
         })
         .await,
@@ -88,8 +91,7 @@ async fn submit(
             }
             fetch::parse(url).map_err(|e| ApiError::bad_request(format!("fal_webhook: {e}")))?;
         }
-        let place = app.admit()?;
-        let body = app.body(request).await?;
+        let (place, body) = app.enter(request).await?;
         let app_id = path.split('/').take(2).collect::<Vec<_>>().join("/");
         let queued = app.requests.submit(&ctx.id, &app_id);
         let urls = urls(&ctx, &app_id, &ctx.id);
@@ -234,6 +236,9 @@ async fn cancel(State(app): State<Arc<App>>, Path((owner, alias, id)): RequestPa
 /// Tells a webhook how its request ended, several times if it does not listen.
 async fn deliver(app: &App, url: &str, id: &str, queued: &Submitted) {
     let queue::State::Done(outcome) = queued.state() else { return };
+    let Ok(_pending) = app.deliveries.try_acquire() else {
+        return app.log.warn("webhook", &format!("request {id}: not delivered, too many are pending"));
+    };
     let (status, payload, error) = match &outcome.result {
         Ok(value) => ("OK", value.clone(), Value::Null),
         Err(e) => ("ERROR", e.body().clone(), e.words().into()),

@@ -202,6 +202,9 @@ async fn speak(
 /// At most `limit` bytes of a body.
 async fn collect(mut body: Incoming, limit: usize) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
+    if hyper::body::Body::size_hint(&body).lower() > limit as u64 {
+        return Err(format!("expected a file of at most {limit} bytes"));
+    }
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| "the file broke off")?;
         if let Ok(data) = frame.into_data() {
@@ -272,11 +275,12 @@ mod tests {
             let url = |path: &str| format!("http://127.0.0.1:{outer}{path}");
             assert_eq!(fetch.get(&url("/ok")).await.unwrap(), b"good");
             assert_eq!(fetch.get(&url("/to-ok")).await.unwrap(), b"good");
+            assert_eq!(fetch.get(&url("/endless")).await.unwrap().len(), 10);
             for (path, words) in [
                 ("/to-secret", "not a public"),
                 ("/to-file", "http"),
                 ("/round", "redirects"),
-                ("/huge", "broke"),
+                ("/huge", "at most"),
                 ("/nowhere", "nowhere"),
                 ("/nonsense", "broke"),
                 ("/missing", "404"),

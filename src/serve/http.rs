@@ -132,6 +132,9 @@ pub async fn answer(app: Arc<App>, router: Router, mut request: Request<Body>, t
 /// Finds out what the request means, and whether it may.
 fn prepare(app: &App, request: &mut Request<Body>, id: &str, start: Instant, tls: bool) -> ApiResult<()> {
     let (uri, queue_prefix) = meant(request)?;
+    if percent_decode(uri.path()).is_none_or(|p| p.contains('\0')) {
+        return Err(ApiError::bad_request("the path is not text"));
+    }
     *request.uri_mut() = uri;
     let headers = request.headers();
     if app.keys.required() && !is_public(request.method(), request.uri().path()) {

@@ -29,7 +29,8 @@
 //! `POST /api/images` with the file itself as body (any `Content-Type` but JSON), or `{"image_url": "…"}` with a data URI
 //! or URL → `{image_id, width, height, cached, timings}`. The same file has the same id, and is encoded once as long as it
 //! is held. `GET /api/images/{image_id}` → `{image_id, width, height}`, or 404 if it is not held any more: then send it
-//! again.
+//! again. `GET /api/images/{image_id}/picture` → the upright picture as PNG, for what the page's policy or the browser
+//! cannot show by itself (fetched URLs, AVIF, TIFF).
 //!
 //! `POST /api/images/{image_id}/segment` with
 //!

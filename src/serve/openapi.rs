@@ -140,6 +140,8 @@ fn other_paths() -> Vec<(&'static str, Value)> {
         &reference("Picture"),
     );
     take["requestBody"]["content"]["image/*"] = binary["application/octet-stream"].clone();
+    let mut picture = with(operation("A picture that is held, as PNG.", None, &text()), std::slice::from_ref(&id));
+    picture["responses"]["200"] = json!({ "description": "The picture.", "content": { "image/png": { "schema": { "type": "string", "format": "binary" } } } });
     let mut figures = operation("Figures for Prometheus.", None, &text());
     figures["responses"]["200"] =
         json!({ "description": "Figures.", "content": { "text/plain": { "schema": text() } } });
@@ -151,6 +153,7 @@ fn other_paths() -> Vec<(&'static str, Value)> {
         ),
         ("/storage/upload/put/{id}", json!({ "put": put })),
         ("/files/{id}/{name}", json!({ "get": file })),
+        ("/api/images/{id}/picture", json!({ "get": picture })),
         ("/api/info", json!({ "get": operation("What the server is.", None, &object) })),
         ("/api/images", json!({ "post": take })),
         (

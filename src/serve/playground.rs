@@ -7,12 +7,12 @@ use axum::Extension;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{Request, Response, header};
+use axum::http::{HeaderValue, Request, Response, header};
 use axum::routing::{get, post};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::app::{App, Work};
+use super::app::App;
 use super::error::{ApiError, ApiResult, FieldError};
 use super::fal::reply;
 use super::http::Ctx;
@@ -21,6 +21,7 @@ use super::pictures::{Came, Looked, Pictures};
 use super::run::segment;
 use super::schema::{Field, Kind, optional};
 use super::source;
+use crate::image::{FileFormat, encode};
 use crate::instance::rle;
 use crate::{Concept, ExemplarBox, MaskPrompt, Object, Point, Prompt, SegmentOptions, Segmentation};
 
@@ -33,6 +34,7 @@ pub fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/api/images", post(take))
         .route("/api/images/{id}", get(known))
+        .route("/api/images/{id}/picture", get(picture))
         .route("/api/images/{id}/segment", post(ask))
 }
 
@@ -114,10 +116,9 @@ struct PointInput {
 /// Takes a picture: the file itself, or JSON that says where it is.
 async fn take(State(app): State<Arc<App>>, Extension(ctx): Extension<Ctx>, request: Request<Body>) -> Response<Body> {
     let taken = ctx.work(&app, Arc::default(), async |work| {
-        let _place = app.admit()?;
         let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
         let json = content_type.is_some_and(|t| t.trim_start().to_ascii_lowercase().starts_with("application/json"));
-        let body = app.body(request).await?;
+        let (_place, body) = app.enter(request).await?;
         let (looked, came) = if json {
             let value = embed_schema().read(&body.bytes)?;
             let text = |name: &str| value.get(name).and_then(Value::as_str);
@@ -150,6 +151,23 @@ async fn known(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response<
     reply(held(&app, &id).map(|looked| shown(&looked)))
 }
 
+/// The picture, upright, as PNG: for what a page may not load itself, or no browser shows.
+async fn picture(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response<Body> {
+    let looked = match held(&app, &id) {
+        Ok(looked) => looked,
+        Err(e) => return e.response(),
+    };
+    let encoded = app.blocking(move || encode(&looked.picture.view(), FileFormat::Png)).await;
+    match encoded.and_then(|png| png.map_err(|_| ApiError::internal())) {
+        Err(e) => e.response(),
+        Ok(png) => {
+            let mut response = Response::new(Body::from(png));
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("image/png"));
+            response
+        }
+    }
+}
+
 /// Answers prompts on a picture.
 async fn ask(
     State(app): State<Arc<App>>,
@@ -158,13 +176,12 @@ async fn ask(
     request: Request<Body>,
 ) -> Response<Body> {
     let answered = ctx.work(&app, Arc::default(), async |work| {
-        let _place = app.admit()?;
         let looked = held(&app, &id)?;
-        let body = app.body(request).await?;
+        let (_place, body) = app.enter(request).await?;
         let question: Question = typed(schema().read(&body.bytes)?)?;
         let mut prompts = Vec::with_capacity(question.prompts.len());
         for (i, input) in question.prompts.iter().enumerate() {
-            let prompt = prompt(&app, &work, input, i).await?;
+            let prompt = prompt(&app, input, i).await?;
             prompt.check_within(looked.picture.width(), looked.picture.height()).map_err(|e| at(i, e.to_string()))?;
             prompts.push(prompt);
         }
@@ -185,7 +202,7 @@ fn at(i: usize, msg: impl Into<String>) -> ApiError {
 }
 
 /// Prompt number `i`.
-async fn prompt(app: &Arc<App>, _work: &Work, input: &PromptInput, i: usize) -> ApiResult<Prompt> {
+async fn prompt(app: &Arc<App>, input: &PromptInput, i: usize) -> ApiResult<Prompt> {
     let concept = input.text.as_ref().is_some_and(|t| !t.trim().is_empty()) || !input.exemplars.is_empty();
     let object =
         !input.points.is_empty() || input.bbox.is_some() || input.mask_id.is_some() || input.mask_url.is_some();

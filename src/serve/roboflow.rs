@@ -165,8 +165,7 @@ async fn picture(app: &Arc<App>, work: &Work, input: &Value) -> ApiResult<Arc<Lo
 
 async fn embed(State(app): State<Arc<App>>, Extension(ctx): Extension<Ctx>, request: Request<Body>) -> Response<Body> {
     let done = ctx.work(&app, Arc::default(), async |work| {
-        let _place = app.admit()?;
-        let body = app.body(request).await?;
+        let (_place, body) = app.enter(request).await?;
         let input = embed_schema().read(&body.bytes)?;
         let looked = picture(&app, &work, &input).await?;
         let name = input["image_id"].as_str().unwrap_or(&looked.id);
@@ -181,8 +180,7 @@ async fn concept(
     request: Request<Body>,
 ) -> Response<Body> {
     let done = ctx.work(&app, Arc::default(), async |work| {
-        let _place = app.admit()?;
-        let body = app.body(request).await?;
+        let (_place, body) = app.enter(request).await?;
         let input = concept_schema().read(&body.bytes)?;
         let asked: Vec<PromptInput> = typed(input["prompts"].clone())?;
         let general = number(&input["output_prob_thresh"]).unwrap_or(0.5);
@@ -221,8 +219,7 @@ async fn concept(
 
 async fn visual(State(app): State<Arc<App>>, Extension(ctx): Extension<Ctx>, request: Request<Body>) -> Response<Body> {
     let done = ctx.work(&app, Arc::default(), async |work| {
-        let _place = app.admit()?;
-        let body = app.body(request).await?;
+        let (_place, body) = app.enter(request).await?;
         let input = visual_schema().read(&body.bytes)?;
         let list = input["prompts"].get("prompts").unwrap_or(&input["prompts"]);
         let asked: Vec<ObjectInput> = typed(object_schema().read(list.to_string().as_bytes())?)?;

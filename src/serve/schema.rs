@@ -75,8 +75,14 @@ impl Field {
     /// JSON Schema of this member.
     fn schema(&self) -> Value {
         let mut schema = self.kind.schema();
-        if !self.required && self.default.is_none() {
-            schema = json!({ "anyOf": [schema, { "type": "null" }] });
+        if !self.required {
+            // Null is absence.
+            if let Some(Value::String(name)) = schema.get("type").cloned() {
+                schema["type"] = json!([name, "null"]);
+            }
+            if let Some(Value::Array(words)) = schema.get_mut("enum") {
+                words.push(Value::Null);
+            }
         }
         schema["description"] = self.doc.into();
         if let Some(default) = self.default.as_ref().or(self.shown.as_ref()) {
@@ -402,6 +408,8 @@ mod tests {
         assert_eq!(schema["required"], json!(["url"]));
         assert_eq!(schema["properties"]["n"]["maximum"], 32);
         assert_eq!(schema["properties"]["n"]["default"], 3);
-        assert_eq!(schema["properties"]["p"]["anyOf"][1]["type"], "null");
+        assert_eq!(schema["properties"]["p"]["type"], json!(["number", "null"]));
+        assert_eq!(schema["properties"]["format"]["enum"], json!(["png", "jpeg", null]));
+        assert_eq!(schema["properties"]["url"]["type"], "string");
     }
 }
