@@ -5,7 +5,7 @@
     python train.py --stage find --size 192 --images 60000 --out RUN --init RUN/find-96.pt
 
 A stage writes RUN/<stage>-<size>.pt every `--save` minutes and at the end, and goes on from that file if it is there;
-RUN/<stage>-<size>.csv is the log. Stopping the process at any moment loses at most the minutes since the last save.
+RUN/<stage>-<size>.csv is the log. SIGTERM saves and ends; any other end loses at most the minutes since the last save.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import contextlib
 import csv
 import os
 import pathlib
+import signal
 import time
 
 import torch
@@ -246,9 +247,11 @@ def main():
         torch.save(state, path.with_suffix(".part"))
         os.replace(path.with_suffix(".part"), path)
 
+    stopped = []
+    signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
     log = Log(path.with_suffix(".csv"))
     begun = written = saved_at = time.monotonic()
-    while images < args.images and (time.monotonic() - begun) / 60 < args.minutes:
+    while images < args.images and (time.monotonic() - begun) / 60 < args.minutes and not stopped:
         composer.hard = min(1.0, images / max(args.ease, 1))
         loss, parts = step(model, phrases, composer(args.batch), args, autocast)
         model.zero_grad(set_to_none=True)
