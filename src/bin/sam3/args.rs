@@ -54,6 +54,7 @@ pub fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(segment())
+        .subcommand(crate::bench::command())
         .subcommands(served())
         .subcommand(
             Command::new("info")
@@ -159,7 +160,8 @@ fn segment() -> Command {
         .arg(file("tensors", "FILE", "Raw outputs as safetensors, under upstream's names"))
 }
 
-fn threshold(name: &'static str, help: &'static str) -> Arg {
+/// An option that takes a probability, 0.5 by default.
+pub fn threshold(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name)
         .long(name)
         .value_name("P")
@@ -319,7 +321,7 @@ fn point(value: &str) -> Result<([f32; 2], bool)> {
 }
 
 /// `N` finite numbers between commas.
-fn numbers<const N: usize>(option: &str, value: &str, form: &str) -> Result<[f32; N]> {
+pub fn numbers<const N: usize>(option: &str, value: &str, form: &str) -> Result<[f32; N]> {
     let parsed: Option<Vec<f32>> =
         value.split(',').map(|v| v.trim().parse().ok().filter(|v: &f32| v.is_finite())).collect();
     parsed
