@@ -89,15 +89,7 @@ pub async fn answer(app: Arc<App>, router: Router, mut request: Request<Body>, t
     let start = Instant::now();
     let id = random::id();
     let (method, asked) = (request.method().clone(), request.uri().path().to_owned());
-    // Two framings of one body: whatever stands before this server may have read another request out of it (RFC 9112,
-    // 6.1), so nothing that follows on this connection is believed.
-    let ambiguous =
-        [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().all(|h| request.headers().contains_key(h));
-    let prepared = if ambiguous {
-        Err(ApiError::bad_request("expected Content-Length or Transfer-Encoding, found both"))
-    } else {
-        prepare(&app, &mut request, &id, start, tls)
-    };
+    let prepared = prepare(&app, &mut request, &id, start, tls);
     let path = request.uri().path().to_owned();
     let mut response = match prepared {
         Err(e) => e.response(),
@@ -120,9 +112,6 @@ pub async fn answer(app: Arc<App>, router: Router, mut request: Request<Body>, t
         }
     };
     dress(response.headers_mut(), &id);
-    if ambiguous {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
     let status = response.status();
     let took = start.elapsed();
     app.metrics.request(route_label(&path), status.as_u16(), took);
