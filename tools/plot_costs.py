@@ -157,8 +157,8 @@ def lines(rows, **readers):
 
 # --------------------------------------------------------------------------------------------------------------- draw
 
-WIDTH, HEIGHT = 1080, 720
-LEFT, TOP, GAP_X, GAP_Y, FOOT = 64, 76, 82, 104, 72
+WIDTH, HEIGHT = 1080, 760
+LEFT, TOP, GAP_X, GAP_Y, FOOT = 64, 84, 82, 112, 112
 PANEL_W = (WIDTH - LEFT - 2 * GAP_X - 24) / 3
 PANEL_H = (HEIGHT - TOP - GAP_Y - FOOT) / 2
 # Colours that are told apart with any colour vision (after Okabe and Ito), one set on light and one on dark; marks
@@ -191,14 +191,16 @@ class Axis:
             steps = (1, 2, 5) if math.log10(self.high / self.low) < 2.2 else (1,)
             self.ticks = ticks or [s * 10.0**p for p in powers for s in steps]
         else:
-            self.low, self.high = 0.0, max(values) * 1.1
+            # Sizes begin near the smallest; a bar of nothing is where costs begin.
+            self.low = max(0.0, 2 * min(values) - values[1]) if ticks and len(values) > 1 else 0.0
+            self.high = max(values) + 0.1 * (max(values) - self.low)
             step = 10.0 ** math.floor(math.log10(self.high / 2))
             step *= next(f for f in (0.5, 1, 2, 5, 10) if self.high / (f * step) <= 6)
             self.ticks = ticks or [i * step for i in range(int(self.high / step) + 1)]
         self.ticks = [t for t in self.ticks if self.low <= t <= self.high]
 
     def __call__(self, value):
-        share = math.log(value / self.low) / math.log(self.high / self.low) if self.log else value / self.high
+        share = math.log(value / self.low) / math.log(self.high / self.low) if self.log else (value - self.low) / (self.high - self.low)
         return self.begin + share * (self.end - self.begin)
 
 
@@ -267,7 +269,7 @@ def draw(args):
     body += panel(1, 1, f"Time of a phrase, by masks kept {at}", "masks kept", "ms",
                   lines(masks, whole=plain("phrase"), masks=plain("phrase", "masks"),
                         postprocess=plain("phrase", "postprocess")), False, False)
-    body += panel(2, 1, f"Memory, by prompts and masks kept {at}", "prompts in the call, or masks kept",
+    body += panel(2, 1, f"Memory, by prompts, masks {at}", "prompts in the call, or masks kept",
                   "peak MB beyond mapped weights",
                   {**lines(prompts, prompts=beyond_weights), **lines(masks, masks_kept=beyond_weights)}, True, False)
     first = min(reports, key=lambda r: r["unix_time"])
@@ -276,15 +278,19 @@ def draw(args):
     model, picture = first["model"], first["settings"]["image"]
     weights = ("random" if model["random"] else "given") + " weights"
     runs = sorted({r["settings"]["runs"] for r in reports})
-    foot = (f"{day}, {cpu}, {device}; image encoder of {model['layers']} layers of {model['width']} (published: 32 of 1024), "
-            f"{', '.join(model['precision'])}, {weights}; picture {picture['width']}×{picture['height']}; medians of {runs[0]} to {runs[-1]} runs.")
-    notes = "Unless the axis says otherwise: one prompt, the 10 best masks kept. Drawn from sam3 bench by tools/plot_costs.py."
+    counts = f"{runs[0]}" if len(runs) == 1 else f"{runs[0]} to {runs[-1]}"
+    feet = [
+        f"{day}, {cpu}, {device}. Medians of {counts} runs; picture of {picture['width']}×{picture['height']}.",
+        f"Model: image encoder of {model['layers']} layers of {model['width']} (the published one: 32 of 1024), "
+        f"{', '.join(model['precision'])}, {weights}.",
+        "Unless the axis says otherwise: one prompt, the 10 best masks kept. Drawn from sam3 bench by tools/plot_costs.py.",
+    ]
     svg = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
            "<title>Costs of sam3 as work grows</title>", f"<style>{STYLE}</style>",
            f'<rect class="card" width="{WIDTH}" height="{HEIGHT}" rx="8"/>',
-           f'<text class="head" x="20" y="28">Costs as work grows</text>', *body,
-           f'<text class="faint" x="20" y="{HEIGHT - 28}">{escape(foot)}</text>',
-           f'<text class="faint" x="20" y="{HEIGHT - 11}">{escape(notes)}</text>', "</svg>"]
+           '<text class="head" x="20" y="28">Costs as work grows</text>', *body,
+           *(f'<text class="faint" x="20" y="{HEIGHT - 48 + 17 * i}">{escape(foot)}</text>' for i, foot in enumerate(feet)),
+           "</svg>"]
     args.out.write_text("\n".join(svg) + "\n")
     print(f"{args.out}: {len(reports)} reports")
 
