@@ -31,7 +31,8 @@
  *   may be unloaded and loaded again. (glibc keeps it mapped while a thread that used it lives, which does no harm.)
  * - Memory comes from the process's malloc. Handles and errors are freed by this library's functions alone, never by free.
  *
- * A program that says what it found (examples/c/segment.c):
+ * A program that says what it found (examples/c/segment.c; examples/ has other hosts). Against an installed sam3 it is built
+ * by: cc -std=c99 segment.c $(pkg-config --cflags --libs sam3) -o segment
  *
  *     #include <inttypes.h>
  *     #include <stdio.h>

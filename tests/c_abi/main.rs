@@ -8,6 +8,8 @@
 mod beside;
 mod checkers;
 mod expected;
+#[cfg(feature = "cuda")]
+mod gpus;
 mod hosts;
 mod panics;
 mod programs;

@@ -8,7 +8,7 @@
 # SAM3_REQUIRE_HOSTS=1 it is a failure. On Debian everything comes with
 #
 #   apt-get install --no-install-recommends gcc g++ binutils pkg-config cmake python3 nodejs npm \
-#       libopencv-core-dev libopencv-imgproc-dev libopencv-imgcodecs-dev libsdl2-dev xvfb abigail-tools
+#       libopencv-dev libsdl2-dev xvfb abigail-tools
 #
 # and koffi from the package registry of Node.js, once per checkout, which may be any that npm is set up for.
 set -euo pipefail
@@ -29,4 +29,4 @@ if command -v npm >/dev/null && [ ! -d "$modules/node_modules/koffi" ]; then
     npm install --prefix "$modules" --no-fund --no-audit --loglevel=error || echo "skipped: npm has no koffi" >&2
 fi
 SAM3_PREFIX="$prefix" SAM3_NODE_MODULES="$(realpath -m "$modules")" SAM3_REQUIRE_HOSTS="${SAM3_REQUIRE_HOSTS:-0}" \
-    cargo test --features capi --test c_abi -- hosts --nocapture --test-threads=1
+    cargo test --features capi --test c_abi -- hosts surface --nocapture --test-threads=1
