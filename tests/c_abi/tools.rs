@@ -144,7 +144,9 @@ impl Program {
     pub fn link(&self, to: &Path) -> PathBuf {
         let libraries = libraries();
         let exe = to.join(format!("{}-{}", self.source.file_stem().unwrap().to_str().unwrap(), self.compiler));
-        let rpath = format!("-Wl,-rpath,{}", libraries.display());
+        // Cargo's library path names target/ as well, where a library of an earlier build may lie: a path of this kind goes
+        // before it.
+        let rpath = format!("-Wl,--disable-new-dtags,-rpath,{}", libraries.display());
         succeed(self.command().arg("-L").arg(libraries).args([&rpath, "-lsam3", "-pthread", "-lm", "-o"]).arg(&exe));
         exe
     }
