@@ -204,10 +204,13 @@ class Transformers:
 class Engine:
     """The `sam3` program on the exported files: a process for each kind of question."""
 
-    def __init__(self, program, directory, side, threads=1):
-        self.command = [str(program), "segment", "picture.png", "--model", str(pathlib.Path(directory).resolve())]
-        self.command += ["--device", "cpu", "--threads", str(threads), "--json", "-"]
-        self.side, self.folder = side, tempfile.TemporaryDirectory()
+    def __init__(self, program, directory, device="cpu", threads=1):
+        program, directory = pathlib.Path(program).resolve(), pathlib.Path(directory).resolve()
+        self.command = [str(program), "segment", "picture.png", "--model", str(directory)]
+        self.command += ["--device", device, "--threads", str(threads), "--json", "-"]
+        told = json.loads((directory / "config.json").read_text())
+        vision = told["detector_config"]["vision_config"]["backbone_config"]
+        self.side, self.folder = 4 * (vision["image_size"] // vision["patch_size"]), tempfile.TemporaryDirectory()
 
     def look(self, pixels):
         self.shape = pixels.shape[:2]
