@@ -266,5 +266,9 @@ class Engine:
         answers = self.run(arguments, len(prompts))
         raw = load_file(self.at("out.safetensors"))
         for i, found in enumerate(answers):
-            found.logits = raw[f"{i}.pred_masks" if len(prompts) > 1 else "pred_masks"][0, 0]
+            name = f"{i}." if len(prompts) > 1 else ""
+            order = np.argsort(-raw[name + "iou_scores"][0, 0], kind="stable")  # the JSON has the best first
+            if not np.allclose(raw[name + "iou_scores"][0, 0][order], found.scores):
+                raise SystemExit(f"ratings {raw[name + 'iou_scores']} beside scores {found.scores}")
+            found.logits = raw[name + "pred_masks"][0, 0][order]
         return answers

@@ -10,6 +10,7 @@ the SAM papers do; all else with one mask. What a table says of the answerers' d
 
 import argparse
 import dataclasses
+import itertools
 import json
 import pathlib
 import time
@@ -31,8 +32,8 @@ ROUNDS = 3
 
 @dataclasses.dataclass
 class Answers:
-    """What one answerer said of one picture: `Found` per question; per kind of prompt (rating, mask [H, W]) of each
-    target; the clicks of each target's last round, points and labels."""
+    """What one answerer said of one picture: `Found` per question; per kind of prompt (rating, mask [H, W], logits
+    [M, M]) of each target; the clicks of each target's last round, points and labels."""
 
     concepts: list[Found]
     objects: dict
@@ -81,48 +82,54 @@ def answer(case, who, threshold):
             points[i], labels[i] = [*points[i], point], [*labels[i], label]
         shown = [Shown(points[i], labels[i], logits=last[i][2]) for i in range(count)]
         last = objects[f"{turn} clicks"] = [best(f) for f in who.objects(shown, False)]
-    objects = {name: [(rating, mask) for rating, mask, _ in found] for name, found in objects.items()}
     return Answers(concepts, objects, list(zip(points, labels)))
 
 
 class Agreement:
-    """How far two answerers are apart: answers on one side of the threshold only, and the largest differences of what
-    both gave to the same question. Rounds after the first are not the same question once the clicks differ."""
+    """How far two answerers are apart. `gap`: the largest difference of logits, by the largest logit, of objects asked
+    for alike; `wide` counts gaps over 1e-3. `flips`: concepts with an answer on one side of the threshold only, and the
+    farthest such score from it. `splits`: next clicks that differ though all was alike before, and the most pixels that
+    the two masks they correct differ by; what follows them is not the same question and not compared."""
 
     def __init__(self, threshold):
         self.threshold = threshold
-        self.facts = dict(questions=0, answers=0, flips=0, flips_margin=0.0, scores=0.0, concept_iou=1.0)
-        self.facts.update(objects=0, ratings=0.0, object_iou=1.0, chains=0, chains_apart=0, chain_iou=1.0)
+        self.facts = dict(questions=0, scores=0.0, flips=0, flip_margin=0.0, concept_iou=1.0)
+        self.facts.update(objects=0, gap=0.0, wide=0, ratings=0.0, object_iou=1.0, splits=0, split_pixels=0)
+
+    def most(self, name, value):
+        self.facts[name] = max(self.facts[name], float(value))
 
     def add(self, a, b):
-        f = self.facts
         for one, two in zip(a.concepts, b.concepts):
-            kept = [x.scores > self.threshold for x in (one, two)]
-            f["questions"] += 1
-            f["answers"] += int(kept[0].sum())
-            common = min(len(one.scores), len(two.scores))
-            if kept[0].sum() != kept[1].sum():
-                more = one if kept[0].sum() > kept[1].sum() else two
-                f["flips"] += 1
-                f["flips_margin"] = max(f["flips_margin"], float(more.scores[min(k.sum() for k in kept)]) - self.threshold)
+            self.facts["questions"] += 1
+            counts = [int((x.scores > self.threshold).sum()) for x in (one, two)]
+            few, common = min(counts), min(len(one.scores), len(two.scores))
+            if counts[0] != counts[1]:
+                self.facts["flips"] += 1
+                self.most("flip_margin", (one, two)[counts[1] > counts[0]].scores[few] - self.threshold)
             if common:
-                f["scores"] = max(f["scores"], float(np.abs(one.scores[:common] - two.scores[:common]).max()))
-            if kept[0].any() and kept[1].any():
-                best = overlaps(one.masks[kept[0]], two.masks[kept[1]]).max(1 if kept[0].sum() <= kept[1].sum() else 0)
-                f["concept_iou"] = min(f["concept_iou"], float(best.min()))
+                self.most("scores", np.abs(one.scores[:common] - two.scores[:common]).max())
+            if few:
+                best = overlaps(one.masks[:few], two.masks[:few]).max(1)
+                self.facts["concept_iou"] = min(self.facts["concept_iou"], float(best.min()))
         for name in a.objects:
-            for t, ((one, mask), (two, other)) in enumerate(zip(a.objects[name], b.objects[name])):
+            turn = int(name.split()[0]) if name.endswith("clicks") else 1
+            before = "click" if turn == 2 else f"{turn - 1} clicks"
+            for t in range(len(a.clicks)):
+                (one, mask, logits), (two, other, others) = a.objects[name][t], b.objects[name][t]
+                p, q = (x.clicks[t][0][:turn] for x in (a, b))
+                if turn > 1 and p != q:
+                    if p[:-1] == q[:-1]:
+                        self.facts["splits"] += 1
+                        self.most("split_pixels", (a.objects[before][t][1] ^ b.objects[before][t][1]).sum())
+                    continue
+                gap = np.abs(logits - others).max() / np.abs(others).max()
+                self.facts["objects"] += 1
+                self.facts["wide"] += int(gap > 1e-3)
+                self.most("gap", gap)
+                self.most("ratings", abs(one - two))
                 iou = float(overlaps(mask[None], other[None])[0, 0]) if mask.any() or other.any() else 1.0
-                if name.endswith("clicks"):
-                    f["chains"] += 1
-                    if a.clicks[t] == b.clicks[t]:
-                        f["chain_iou"] = min(f["chain_iou"], iou)
-                    else:
-                        f["chains_apart"] += 1
-                else:
-                    f["objects"] += 1
-                    f["ratings"] = max(f["ratings"], abs(one - two))
-                    f["object_iou"] = min(f["object_iou"], iou)
+                self.facts["object_iou"] = min(self.facts["object_iou"], iou)
 
 
 def answerer(name, args):
@@ -167,14 +174,14 @@ def main():
     phrases = Phrases(PRESETS["full"], names)
     who = {name: answerer(name, args) for name in args.by}
     scores = {name: Score(args.threshold, args.look) for name in who}
-    agreement = {f"{args.by[0]} and {name}": Agreement(args.threshold[-1]) for name in args.by[1:]}
+    agreement = {pair: Agreement(args.threshold[-1]) for pair in itertools.combinations(args.by, 2)}
     pairs, begin = [], time.monotonic()
     for i, case in enumerate(cases(spec, phrases, args.scenes, args.groups, args.first)):
         answers = {name: answer(case, one, min(args.threshold)) for name, one in who.items()}
         for name, said in answers.items():
             scores[name].add(case, said)
-        for name, between in zip(args.by[1:], agreement.values()):
-            between.add(answers[args.by[0]], answers[name])
+        for (one, two), between in agreement.items():
+            between.add(answers[one], answers[two])
         if args.sheet and len(pairs) < args.sheet_pictures:
             pairs.append(sheet.panels(case, answers[args.by[-1]], args.threshold[-1], i // len(args.groups)))
             sheet.write(args.sheet, pairs)
@@ -186,11 +193,12 @@ def main():
     print(f"{args.scenes} pictures, looks of {args.look} px, {args.most} objects of {args.span} px; {facts['facts']}")
     print(table(figures))
     print(f"\nweak spots of {args.by[-1]}\n" + weak_spots(scores[args.by[-1]].breakdown()))
-    for name, between in agreement.items():
-        print(name, {k: round(v, 6) for k, v in between.facts.items()})
+    apart = {" and ".join(pair): between.facts for pair, between in agreement.items()}
+    for pair, differences in apart.items():
+        print(f"\n{pair}: " + ", ".join(f"{k} {v:.3g}" for k, v in differences.items()))
     if args.json:
         parts = {name: score.breakdown() for name, score in scores.items()}
-        told = dict(facts=facts, figures=figures, breakdown=parts, agreement={k: v.facts for k, v in agreement.items()})
+        told = dict(facts=facts, figures=figures, breakdown=parts, agreement=apart)
         args.json.write_text(json.dumps(told, indent=1) + "\n")
 
 

@@ -23,7 +23,7 @@ def rim(mask):
 def tinted(pixels, masks):
     out = pixels.astype(float)
     for i, mask in enumerate(masks):
-        out[mask] = out[mask] * 0.45 + TINTS[i % len(TINTS)] * 0.55
+        out[mask] = out[mask] * 0.7 + TINTS[i % len(TINTS)] * 0.3
         out[rim(mask)] = 255 if out[rim(mask)].mean() < 140 else 0
     return out
 
@@ -39,7 +39,7 @@ def panel(pixels, note, right, dots=()):
     for x, y, colour in dots:
         x, y = x * scale, y * scale
         draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=colour, outline="white")
-    cell.paste(picture, ((CELL - size[0]) // 2, (CELL - size[1]) // 2))
+    cell.paste(picture, ((CELL - size[0]) // 2, CELL - size[1]))
     ImageDraw.Draw(cell).text((3, CELL + 1), note, fill=GOOD if right else BAD, font=ImageFont.load_default(12))
     return cell
 

@@ -98,7 +98,7 @@ class Score:
                     facts = dict(aspect=case.aspect, group=case.group, phrase=question.kind)
                     self.note("false answers", wrong, {**facts, "asked": question.text})
         for name, found in answers.objects.items():
-            for target, (_, mask) in zip(case.targets, found):
+            for target, (_, mask, _) in zip(case.targets, found):
                 iou = float(overlaps(mask[None], case.masks[target.index][None])[0, 0])
                 for group in (ALL, case.group):
                     self.ious.setdefault((group, name), []).append(iou)
