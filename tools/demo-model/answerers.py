@@ -97,7 +97,9 @@ class Training:
             prompt, valid = self.model.read(ids, mask)
             if box is not None:
                 x0, y0, x1, y1 = box
-                boxes = torch.tensor([[[(x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height]]])
+                boxes = torch.tensor(
+                    [[[(x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height]]]
+                )
                 label, first = torch.ones(1, 1, dtype=torch.long), torch.zeros(1, dtype=torch.long)
                 arguments = (t.to(self.device) for t in (boxes, label, first))
                 shown, there = self.model.exemplars(self.seen, self.places, *arguments)
@@ -132,7 +134,9 @@ class Training:
                 masks, ratings = masks[:, 1:], ratings[:, 1:]
             else:  # upstream doubts a single mask with a wide rim, and takes the best of the three then
                 head = self.model.tracker.mask_decoder
-                masks, ratings = (t[:, 0] for t in head._dynamic_multimask_via_stability(masks[:, None], ratings[:, None]))
+                masks, ratings = (
+                    t[:, 0] for t in head._dynamic_multimask_via_stability(masks[:, None], ratings[:, None])
+                )
             found = stretched(masks[0], self.shape) > 0
             answers.append(Found(ratings[0].cpu().numpy(), found.cpu().numpy(), masks[0].cpu().numpy()))
         return answers
@@ -261,7 +265,9 @@ class Engine:
             arguments += [] if p.box is None else ["--box", ",".join(map(str, p.box))]
             if p.logits is not None:
                 logits = np.ascontiguousarray(p.logits, np.float32)[None, None, None]
-                save_file(dict(pred_masks=logits, iou_scores=np.ones((1, 1, 1), np.float32)), self.at(f"{i}.safetensors"))
+                save_file(
+                    dict(pred_masks=logits, iou_scores=np.ones((1, 1, 1), np.float32)), self.at(f"{i}.safetensors")
+                )
                 arguments += ["--mask", f"{i}.safetensors"]
         answers = self.run(arguments, len(prompts))
         raw = load_file(self.at("out.safetensors"))

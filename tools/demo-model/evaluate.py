@@ -5,7 +5,7 @@
 
 Everybody is asked the same. The clicks of later rounds depend on the masks before, by the same rule for all: the
 deepest point of the largest error, as users correct. A lone click is answered with the best rated of three masks, as
-the SAM papers do; all else with one mask. What a table says of the answerers' differences is counted in `agreement`.
+the SAM papers do; all else with one mask. Under the tables stands how far the answerers are apart (`Agreement`).
 """
 
 import argparse
@@ -134,9 +134,10 @@ class Agreement:
 
 def answerer(name, args):
     """An answerer by name; says what it lacks."""
-    lacks = {"training": args.checkpoint, "transformers": args.exported, "engine": args.exported and args.program}
-    if not lacks[name]:
-        raise SystemExit(f"--by {name} wants " + {"training": "--checkpoint", "transformers": "--exported"}.get(name, "--exported and --program"))  # fmt: skip
+    wants = {"training": ["checkpoint"], "transformers": ["exported"], "engine": ["exported", "program"]}[name]
+    lacks = [f"--{want}" for want in wants if getattr(args, want) is None]
+    if lacks:
+        raise SystemExit(f"--by {name} wants {' and '.join(lacks)}")
     if name == "training":
         return Training(args.checkpoint, args.device)
     if name == "transformers":
@@ -153,7 +154,9 @@ def main():
     parser.add_argument("--scenes", type=int, default=400, help="pictures, of all groups together")
     parser.add_argument("--first", type=int, default=0, help="number of the first picture")
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
-    parser.add_argument("--threshold", type=float, nargs="+", default=[0.3, 0.5], help="the bars are judged at the last")
+    parser.add_argument(
+        "--threshold", type=float, nargs="+", default=[0.3, 0.5], help="the bars are judged at the last"
+    )
     parser.add_argument("--look", type=int, default=192, help="the model's side: sizes below are in its pixels")
     parser.add_argument("--most", type=int, default=8, help="objects per picture, as trained")
     parser.add_argument("--span", type=float, nargs=2, default=(18, 100), help="object diameters, as trained")
@@ -165,6 +168,7 @@ def main():
     parser.add_argument("--sheet-pictures", type=int, default=24)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    torch.backends.cudnn.allow_tf32 = False  # f32 means f32
     spec, names = Spec(args.look, args.most, tuple(args.span)), ()
     if args.atlas:
         tiles, shows, names = unpack(args.atlas, 96, styles())

@@ -1,8 +1,8 @@
 """The test set: pictures, truths and prompts that no training run draws, the same whoever answers them.
 
-Four groups of pictures. `scenes`: the distribution trained on, from seeds of its own. `layout`: rows and grids with more
-objects than trained. `grounds`: kinds of ground that `scenes.py` never draws. `style`: drawings of a held-out set, or
-without drawings shapes as with a felt pen (unsteady outlines, hatched, dark contours).
+Four groups of pictures. `scenes`: the distribution trained on, from seeds of its own. `layout`: rows and grids with
+more objects than trained. `grounds`: kinds of ground that `scenes.py` never draws. `style`: drawings of a held-out set,
+or without drawings shapes as with a felt pen (unsteady outlines, hatched, dark contours).
 
 Pictures are 8-bit RGB of several aspects, 1.4 to 2.4 times the model's side. They are composed as squares of the longer
 side, as the processor would see them, and stretched to their aspect, so objects have their true proportions there.
@@ -39,7 +39,8 @@ class Question:
 
 @dataclasses.dataclass
 class Target:
-    """One object to be shown: an index into `Case.masks`, first clicks (x, y), a box, how its mask prompt is spoiled."""
+    """One object to be shown: its index into `Case.masks`, first clicks (x, y), a box, how a mask prompt of it is
+    spoiled (see `evaluate.spoiled`)."""
 
     index: int
     inner: tuple  # a random inner point
@@ -103,7 +104,9 @@ class Grounds(Composer):
             along = x * math.cos(angle) + y * math.sin(angle)
             if kind == 0:
                 middle = self._rand(2, low=-0.6, high=0.6)
-                mix = (((x - middle[0]) ** 2 + (y - middle[1]) ** 2).sqrt() / float(self._rand(1, low=0.8, high=1.6))).clamp(0, 1)
+                mix = (
+                    ((x - middle[0]) ** 2 + (y - middle[1]) ** 2).sqrt() / float(self._rand(1, low=0.8, high=1.6))
+                ).clamp(0, 1)
                 rgb = rgb[:2]
                 picture = rgb[0][:, None, None] * (1 - mix) + rgb[1][:, None, None] * mix
             elif kind == 1:
@@ -196,7 +199,8 @@ def compose(group, aspect, spec, seed, rng):
 
 
 def questions(phrases, scenes, masks, keep, generator, rng):
-    """Concepts to ask. Those that fit something too hidden to be an answer are left out: neither yes nor no is right."""
+    """Concepts to ask. Those that fit something too hidden to be an answer are left out: neither yes nor no would be
+    right."""
     place = {int(k): i for i, k in enumerate(keep)}
     scenes.valid = torch.zeros_like(scenes.valid)
     scenes.valid[0, keep] = True

@@ -51,7 +51,7 @@ def panels(case, answers, threshold, turn):
         q = turn % len(case.questions)
         question, found = case.questions[q], answers.concepts[q]
         kept = found.scores > threshold
-        best = match(found.masks[kept], case.masks[question.truth])
+        best, _ = match(found.masks[kept], case.masks[question.truth])
         right = bool((best > 0).all()) and len(best) == int(kept.sum())
         asked = " + ".join(([question.text] if question.text else []) + ["box"] * (question.box is not None))
         scores = " ".join(f"{s:.2f}" for s in found.scores[kept]) or "nothing"

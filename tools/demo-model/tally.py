@@ -28,27 +28,29 @@ def overlaps(found, truth):
 
 
 def match(found, truth):
-    """The IoU of each truth's answer, 0 where none reaches 0.5."""
-    best = np.zeros(len(truth))
+    """The IoU of each truth's answer, 0 where none reaches 0.5; how many other answers lie on a truth as well."""
+    best, doubles = np.zeros(len(truth)), 0
     if len(found) and len(truth):
         iou = overlaps(found, truth)
         rows, columns = linear_sum_assignment(-iou)
         best[columns] = np.where(iou[rows, columns] >= 0.5, iou[rows, columns], 0)
-    return best
+        doubles = int((iou.max(1) >= 0.5).sum()) - int((best > 0).sum())
+    return best, doubles
 
 
 class Concepts:
     """Counts over questions of one kind; those without a truth count for `absent`."""
 
     def __init__(self):
-        self.matched = self.answers = self.truths = self.absent = self.answered = 0
+        self.matched = self.answers = self.truths = self.absent = self.answered = self.doubles = 0
         self.iou = 0.0
 
-    def add(self, answers, best):
+    def add(self, answers, best, doubles):
         if not len(best):
             self.absent += 1
             self.answered += answers > 0
         self.answers, self.truths = self.answers + answers, self.truths + len(best)
+        self.doubles += doubles
         self.matched, self.iou = self.matched + int((best > 0).sum()), self.iou + float(best.sum())
 
     def report(self, name):
@@ -57,6 +59,7 @@ class Concepts:
             "F1": share(2 * self.matched, self.answers + self.truths),
             "precision": share(self.matched, self.answers),
             "recall": share(self.matched, self.truths),
+            "doubles": share(self.doubles, self.answers),
             "mean IoU": share(self.iou, self.matched),
             "absent answered": share(self.answered, self.absent),
         }
@@ -79,16 +82,18 @@ class Score:
             side = np.sqrt((x[-1] - x[0] + 1) * (y[-1] - y[0] + 1) / (height * width)) * self.look
             limits = (0, *SIZES, "more")
             i = sum(side >= s for s in SIZES)
-            about.append(dict(colour=colour or "none", shape=shape or "none", size=f"{limits[i]} to {limits[i + 1]} px"))
+            about.append(
+                dict(colour=colour or "none", shape=shape or "none", size=f"{limits[i]} to {limits[i + 1]} px")
+            )
             about[-1].update(aspect=case.aspect, group=case.group)
         for question, found in zip(case.questions, answers.concepts):
             truth = case.masks[question.truth]
             for threshold in self.thresholds:
                 kept = found.masks[found.scores > threshold]
-                best = match(kept, truth)
+                best, doubles = match(kept, truth)
                 name = "exemplars" if question.kind == "exemplars" else "phrases"
                 for group in (ALL, case.group):
-                    self.concepts.setdefault((group, name, threshold), Concepts()).add(len(kept), best)
+                    self.concepts.setdefault((group, name, threshold), Concepts()).add(len(kept), best, doubles)
                 if name == "phrases" and threshold == self.thresholds[-1]:
                     for k, iou in zip(question.truth, best):
                         self.note("recall", iou > 0, {**about[k], "phrase": question.kind})
