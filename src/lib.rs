@@ -68,10 +68,10 @@ mod segmentation;
 pub mod text;
 pub mod weights;
 
-pub use engine::{CancelHandle, ImageEmbedding, Machine, Model, ModelInfo, Session};
+pub use engine::{CancelHandle, Gpu, ImageEmbedding, Machine, Model, ModelInfo, Session};
 pub use error::{Error, ErrorKind, Result};
 pub use model::{Progress, Stage};
-pub use options::{Device, ModelOptions, SegmentOptions};
+pub use options::{Device, ModelOptions, Precision, SegmentOptions};
 pub use prompt::{Concept, ExemplarBox, LowResMask, MaskPrompt, Object, Point, Prompt};
 pub use segmentation::{PromptAnswer, RawTensor, Segmentation, Timings};
 

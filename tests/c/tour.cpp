@@ -24,6 +24,12 @@ constexpr bool throws = true;
 struct Interrupt {};
 #endif
 
+static std::string slurp(const std::string &path) {
+    std::ifstream file(path, std::ios::binary);
+    CHECK(file);
+    return std::string(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+}
+
 int main(int argc, char **argv) {
     CHECK(argc == 3);
     const std::string dir = argv[1];
@@ -58,6 +64,18 @@ int main(int argc, char **argv) {
         if (polygons.count() > 0) CHECK(polygons.ring(0).count >= 4 && polygons.ring(0).hole == 0);
     }
     CHECK(result.semantic(0).width == image.width() && result.presence(0) > 0);
+
+    // The same model from the caller's own memory.
+    {
+        std::string weights = slurp(dir + "/model.safetensors");
+        const std::string config = slurp(dir + "/config.json"), tokenizer = slurp(dir + "/tokenizer.json");
+        const auto release = [](void *user) { static_cast<std::string *>(user)->clear(); };
+        sam3::Model lent =
+            sam3::Model::lent(config, weights.data(), weights.size(), tokenizer, release, &weights, options);
+        CHECK(lent.info().parameters == model.info().parameters && !weights.empty());
+        lent = sam3::Model();
+        CHECK(weights.empty());
+    }
 
     // A job, the same answer; everything else may move meanwhile.
     sam3::Job job = session.submit_segment(image, prompts, wanted);
