@@ -51,6 +51,8 @@ pub mod cpu;
 #[cfg(feature = "cuda")]
 #[doc(hidden)]
 pub mod cuda;
+#[cfg(feature = "demo-model")]
+pub mod demo;
 mod engine;
 mod error;
 #[cfg(feature = "capi")]
