@@ -67,6 +67,8 @@ mod prompt;
 #[doc(hidden)]
 pub mod reference;
 mod segmentation;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod text;
 pub mod weights;
 

@@ -56,11 +56,20 @@ pub fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(segment())
         .subcommand(crate::bench::command())
+        .subcommands(served())
         .subcommand(
             Command::new("info")
                 .about("Says what this machine offers and, with a model, what the checkpoint is.")
                 .args(model_args()),
         )
+}
+
+/// `sam3 serve`, where it was built in.
+fn served() -> Option<Command> {
+    #[cfg(feature = "serve")]
+    return Some(crate::serve::command());
+    #[cfg(not(feature = "serve"))]
+    None
 }
 
 pub fn model_args() -> [Arg; 3] {
@@ -187,14 +196,22 @@ impl Model {
         Ok(Self { path: m.get_one::<PathBuf>("model").cloned(), options })
     }
 
-    /// Opens the checkpoint, or the demo model if none was named.
+    /// Fails if no model can answer: none was named, none is built in. Cheap, to be asked before other work.
+    pub fn check(&self) -> Result<()> {
+        if self.path.is_some() || cfg!(feature = "demo-model") {
+            return Ok(());
+        }
+        Err(Error::invalid("no model: name a checkpoint with --model PATH or the variable SAM3_MODEL"))
+    }
+
+    /// Opens the checkpoint, or the demo model if none was named: the one place that chooses.
     pub fn open(&self) -> Result<sam3::Model> {
         match &self.path {
             Some(path) => sam3::Model::open(path, &self.options),
             #[cfg(feature = "demo-model")]
             None => sam3::Model::demo(&self.options),
             #[cfg(not(feature = "demo-model"))]
-            None => Err(Error::invalid("no model: name a checkpoint with --model PATH or the variable SAM3_MODEL")),
+            None => Err(self.check().expect_err("no model is built in")),
         }
     }
 

@@ -16,6 +16,7 @@ pub type Times = Vec<(&'static str, f64)>;
 /// Runs the job. Outputs are checked for what can be known beforehand, so that minutes of work are not lost to a typo.
 pub fn run(args: &Segment) -> Result<()> {
     let begin = Instant::now();
+    args.model.check()?;
     outputs::check(args)?;
     let mut times = Times::new();
     let mut timed = |name, since: Instant| times.push((name, millis(since.elapsed())));

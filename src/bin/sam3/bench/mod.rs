@@ -86,6 +86,7 @@ const FEW: usize = 21;
 pub fn run(args: &Bench) -> Result<()> {
     // What can be wrong is told before minutes of measurement.
     let old = args.compare.as_deref().map(Report::read).transpose()?;
+    args.model.check()?;
     let (name, bytes) = picture(args)?;
     let picture = Picture::decode(&bytes).map_err(|e| e.at(&name))?;
     let (width, height) = (picture.width(), picture.height());
