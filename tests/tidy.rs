@@ -15,7 +15,7 @@ const UNSAFE: [&str; 8] = [
     "src/weights/mmap.rs",
     "src/cpu/simd/",
     "src/image/avif/av1.rs",
-    "benches/gemm.rs",
+    "benches/opponent/",
     "src/ffi/",
     // Calls the C interface as a host would.
     "tests/c_abi/",

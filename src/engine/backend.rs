@@ -195,6 +195,8 @@ fn on<O: Ops>(ops: O, checkpoint: &Checkpoint) -> Result<Arc<dyn Loaded>> {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Machine {
+    /// The processor's name as the system has it; `None` where the system does not say (`/proc/cpuinfo`).
+    pub cpu: Option<String>,
     /// Physical cores, the CPU back end's default number of threads.
     pub cores: usize,
     /// The instruction set whose kernels are chosen: the best there is, or `SAM3_ISA`.
@@ -228,6 +230,7 @@ impl Machine {
     pub fn look() -> Result<Self> {
         let gpus = gpus();
         Ok(Self {
+            cpu: std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| processor(&text)),
             cores: crate::cpu::physical_cores(),
             isa: Isa::from_env()?.name(),
             isas: Isa::available().iter().map(|i| i.name()).collect(),
@@ -261,6 +264,16 @@ fn gpus() -> Vec<Gpu> {
     Vec::new()
 }
 
+/// The first processor's name: a line of its own on x86, on Arm only the numbers of its maker and its design.
+fn processor(cpuinfo: &str) -> Option<String> {
+    let field = |name: &str| {
+        let line = cpuinfo.lines().find_map(|l| l.strip_prefix(name)?.trim_start().strip_prefix(':'))?;
+        Some(line.trim().to_owned()).filter(|v| !v.is_empty())
+    };
+    let arm = || Some(format!("implementer {}, part {}", field("CPU implementer")?, field("CPU part")?));
+    field("model name").or_else(arm)
+}
+
 /// Installed and available bytes by the account of Linux, whose `kB` are 1024 bytes.
 fn memory(meminfo: &str) -> Option<(u64, u64)> {
     let bytes = |name: &str| {
@@ -273,6 +286,15 @@ fn memory(meminfo: &str) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn processors_have_names_or_numbers() {
+        let x86 = "processor\t: 0\nmodel\t\t: 2\nmodel name\t: A CPU @ 2 GHz\nmodel name\t: B\n";
+        assert_eq!(processor(x86).as_deref(), Some("A CPU @ 2 GHz"));
+        let arm = "processor : 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd40\n";
+        assert_eq!(processor(arm).as_deref(), Some("implementer 0x41, part 0xd40"));
+        assert_eq!(processor("model name :\nCPU part : 1"), None);
+    }
 
     #[test]
     fn memory_is_read_from_the_lines_that_name_it() {

@@ -15,6 +15,7 @@ from vocabulary import COLOURS, SHAPES
 
 MIN_AREA = 40  # pixels; about three mask cells
 MIN_VISIBLE = 0.25
+MOST_ASPECT = (16 / 9) ** 2  # from 9:16 to 16:9
 
 
 @dataclasses.dataclass
@@ -171,7 +172,10 @@ class Composer:
         turned = self._rand(len(b)) < 0.7 * self.hard
         angle = torch.where(turned, angle, self._normal(len(b)) * 0.08)
         squeeze = torch.exp(self._normal(len(b)) * 0.04)
-        distance = self._distance(tile[b, k], place[b, k], radius[b, k], angle, squeeze)  # pixels
+        # The processor makes pictures square, so those of 4:3 or 9:16 squeeze all of their objects alike.
+        wide = torch.exp(self._rand(batch, low=-0.5, high=0.5) * math.log(MOST_ASPECT))
+        wide = torch.where(self._rand(batch) < 0.7 * self.hard, wide, torch.ones_like(wide))[b]
+        distance = self._distance(tile[b, k], place[b, k], radius[b, k], angle, squeeze, wide)  # pixels
         colour_here, edge = self._shade(b, k, rgb, distance, radius[b, k])
         # Outlines and soft edges: alpha is the covered share of a pixel.
         alpha = (0.5 - distance).clamp(0, 1)
@@ -179,7 +183,7 @@ class Composer:
         painted = colour_here + (edge["rgb"][:, :, None, None] - colour_here) * stroke[:, None]
         thing = torch.full_like(shape, -1)
         if self.drawn:
-            thing = self._draw_over(b, k, place, radius, shape, colour, painted, alpha, thing)
+            thing = self._draw_over(b, k, place, radius, wide, shape, colour, painted, alpha, thing)
         solid = alpha > 0.5
 
         picture = ground
@@ -201,7 +205,7 @@ class Composer:
         picture = (picture * light + self._normal(*picture.shape) * grain).clamp(0, 1)
         return self._pack(picture, visible, full, here, shape, colour, thing, keep_masks)
 
-    def _draw_over(self, b, k, place, radius, shape, colour, painted, alpha, thing):
+    def _draw_over(self, b, k, place, radius, wide, shape, colour, painted, alpha, thing):
         """Replaces some objects by drawings, in place; some repeat the first object's thing in another drawing."""
         swap = self._rand(len(b)) < self.drawn
         at = swap.nonzero()[:, 0]
@@ -216,14 +220,7 @@ class Composer:
         stretch = torch.exp(self._normal(len(at)) * 0.06)
         x, y = (place[rows, columns] / self.size * 2 - 1).unbind(1)
         scale = self.size / 2 / radius[rows, columns]
-        cos, sin = tilt.cos() * scale, tilt.sin() * scale
-        theta = torch.stack(
-            [
-                torch.stack([cos * flip * stretch, sin * flip * stretch, -(cos * x + sin * y) * flip * stretch], -1),
-                torch.stack([-sin / stretch, cos / stretch, (sin * x - cos * y) / stretch], -1),
-            ],
-            1,
-        )
+        theta = turn(x, y, tilt, scale, stretch, wide[at]) * torch.stack([flip, torch.ones_like(flip)], 1)[..., None]
         grid = F.affine_grid(theta, (len(at), 4, self.size, self.size), align_corners=False)
         rgba = self.drawings[tile].float() / 255
         rgba[:, :3] *= rgba[:, 3:]  # averages of colours are weighted by cover
@@ -235,20 +232,12 @@ class Composer:
         thing[rows, columns] = self.shows[tile]
         return thing
 
-    def _distance(self, tile, place, radius, angle, squeeze):
-        """Signed distance to each object's outline in pixels, [n, S, S]."""
+    def _distance(self, tile, place, radius, angle, squeeze, wide):
+        """Signed distance to each object's outline in pixels (of a picture not squeezed), [n, S, S]."""
         size = self.size
         x, y = place[:, 0] / size * 2 - 1, place[:, 1] / size * 2 - 1
         scale = size / 2 / radius / REACH  # picture coordinates to tile coordinates
-        cos, sin = angle.cos() * scale, angle.sin() * scale
-        theta = torch.stack(
-            [
-                torch.stack([cos * squeeze, sin * squeeze, -(cos * x + sin * y) * squeeze], -1),
-                torch.stack([-sin / squeeze, cos / squeeze, (sin * x - cos * y) / squeeze], -1),
-            ],
-            1,
-        )
-        grid = F.affine_grid(theta, (len(tile), 1, size, size), align_corners=False)
+        grid = F.affine_grid(turn(x, y, angle, scale, squeeze, wide), (len(tile), 1, size, size), align_corners=False)
         # Beyond the tile the border value repeats: positive, which is all that is asked there.
         found = F.grid_sample(self.tiles[tile], grid, padding_mode="border", align_corners=False)[:, 0]
         return found * radius[:, None, None]
@@ -301,3 +290,16 @@ def hsv_to_rgb(hsv):
     steps = torch.stack([(n + hue / 60) % 6 for n in (5, 3, 1)], -1)
     ramp = torch.minimum(steps, 4 - steps).clamp(0, 1)
     return value[..., None] * (1 - saturation[..., None] * ramp)
+
+
+def turn(x, y, angle, scale, squeeze, wide):
+    """Affine maps [n, 2, 3] from the picture, where an object lies at (x, y), to its tile.
+
+    The picture is first stretched back to its own shape (`wide` is its width by its height), then turned by `angle`,
+    then scaled, and `squeeze`d along the tile's axes.
+    """
+    across, down = wide.sqrt(), 1 / wide.sqrt()
+    cos, sin = angle.cos() * scale, angle.sin() * scale
+    first = torch.stack([cos * across, sin * down, -(cos * across * x + sin * down * y)], -1) * squeeze[:, None]
+    second = torch.stack([-sin * across, cos * down, sin * across * x - cos * down * y], -1) / squeeze[:, None]
+    return torch.stack([first, second], 1)

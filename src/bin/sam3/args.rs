@@ -54,6 +54,7 @@ pub fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(segment())
+        .subcommand(crate::bench::command())
         .subcommand(
             Command::new("info")
                 .about("Says what this machine offers and, with a model, what the checkpoint is.")
@@ -61,7 +62,7 @@ pub fn command() -> Command {
         )
 }
 
-fn model_args() -> [Arg; 3] {
+pub fn model_args() -> [Arg; 3] {
     let path = || PathBufValueParser::new();
     [
         Arg::new("model")
@@ -150,7 +151,8 @@ fn segment() -> Command {
         .arg(file("tensors", "FILE", "Raw outputs as safetensors, under upstream's names"))
 }
 
-fn threshold(name: &'static str, help: &'static str) -> Arg {
+/// An option that takes a probability, 0.5 by default.
+pub fn threshold(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name)
         .long(name)
         .value_name("P")
@@ -166,7 +168,7 @@ fn probability(text: &str) -> Result<f32, String> {
 }
 
 /// A count that is not zero.
-fn positive() -> RangedU64ValueParser<usize> {
+pub fn positive() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..)
 }
 
@@ -297,7 +299,7 @@ fn point(value: &str) -> Result<([f32; 2], bool)> {
 }
 
 /// `N` finite numbers between commas.
-fn numbers<const N: usize>(option: &str, value: &str, form: &str) -> Result<[f32; N]> {
+pub fn numbers<const N: usize>(option: &str, value: &str, form: &str) -> Result<[f32; N]> {
     let parsed: Option<Vec<f32>> =
         value.split(',').map(|v| v.trim().parse().ok().filter(|v: &f32| v.is_finite())).collect();
     parsed

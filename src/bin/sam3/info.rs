@@ -20,6 +20,7 @@ fn machine() -> Result<String> {
     let machine = sam3::Machine::look()?;
     Ok([
         format!("sam3 {}\n", env!("CARGO_PKG_VERSION")),
+        format!("processor     {}\n", machine.cpu.as_deref().unwrap_or("unknown")),
         format!("cores         {}\n", machine.cores),
         format!("kernels       {} chosen; here: {}\n", machine.isa, machine.isas.join(", ")),
         format!("devices       {}\n", machine.devices.join(", ")),
@@ -51,6 +52,7 @@ fn model(path: &Path, model: &Model) -> String {
     [
         format!("model         {}\n", path.display()),
         format!("layout        {}\n", c.layout),
+        format!("weights       {}\n", weights(&info.config)),
         format!("tensors       {tensors} with {parameters:.1} M parameters, {bytes:.1} MB, {types}\n"),
         format!("runs on       {}\n", info.device),
         format!(
@@ -60,6 +62,15 @@ fn model(path: &Path, model: &Model) -> String {
         format!("objects       {objects}\n"),
     ]
     .concat()
+}
+
+/// Where the weights come from, and what follows from it.
+fn weights(config: &sam3::weights::Config) -> String {
+    match &config.origin {
+        Some(origin) if config.is_random() => format!("{origin}: RANDOM, so masks mean nothing"),
+        Some(origin) => origin.clone(),
+        None => "of unstated origin".into(),
+    }
 }
 
 fn mega(n: u64) -> f64 {
