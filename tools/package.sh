@@ -96,6 +96,7 @@ else
     rmdir "$root/bin"
 fi
 cp -R examples "$root/share/sam3/examples"
+rm -rf "$root/share/sam3/examples/node/node_modules"
 cp LICENSE CHANGELOG.md README.md "$root/share/doc/sam3/"
 
 # The same bytes from the same tree: names in order, nobody's name, one date.
