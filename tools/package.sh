@@ -70,14 +70,15 @@ ln -s "$soname" "$root/lib/libsam3.so"
 
 # One object of all that the header's functions need, in which all other names are local: it stands beside other Rust
 # libraries in one program, whatever their standard library. Groups are dissolved, since they are told apart by name alone
-# and one of two would be dropped; embedded bitcode of the standard library's objects does not survive being joined.
+# and one of two would be dropped; embedded bitcode of the standard library's objects does not survive being joined; names
+# that nothing refers to any more would turn another library's weak references into firm ones.
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 objcopy --strip-debug -R .llvmbc -R .llvmcmd "$build/$folder/libsam3.a" "$work/libsam3.a"
 roots="$(nm -g --defined-only "$work/libsam3.a" 2>/dev/null | sed -n 's/^[0-9a-f]* T \(sam3_.*\)$/--undefined=\1/p')"
 # shellcheck disable=SC2086  # one argument a name
 ld -r --gc-sections --force-group-allocation $roots --whole-archive "$work/libsam3.a" -o "$work/sam3.o"
-objcopy --wildcard --keep-global-symbol='sam3_*' "$work/sam3.o"
+objcopy --strip-unneeded --wildcard --keep-global-symbol='sam3_*' "$work/sam3.o"
 ar rcs "$root/lib/libsam3.a" "$work/sam3.o"
 
 # The system's libraries that Rust's standard library wants; sam3 itself wants none.
@@ -95,6 +96,7 @@ else
     rmdir "$root/bin"
 fi
 cp -R examples "$root/share/sam3/examples"
+rm -rf "$root/share/sam3/examples/node/node_modules"
 cp LICENSE CHANGELOG.md README.md "$root/share/doc/sam3/"
 
 # The same bytes from the same tree: names in order, nobody's name, one date.

@@ -5,7 +5,7 @@
        ./game CHECKPOINT [FRAMES]
 
    The frame is drawn on the CPU, 30 times a second; it is the picture to segment, and a click in the middle the question.
-   At the end it says what the frames spent on segmentation. */
+   It ends when the window is closed, or after so many frames, a mask among them, and says what they spent on segmentation. */
 #define _GNU_SOURCE /* RUSAGE_THREAD */
 #include <SDL.h>
 #include <stdio.h>
@@ -105,11 +105,11 @@ int main(int argc, char **argv) {
     view.data = frame;
 
     double worst = 0, total = 0;
-    int masks = 0, over_limit = 0, excused = 0;
-    for (int n = 0; n < frames; n++) {
+    int n = 0, masks = 0, over_limit = 0, excused = 0, quit = 0;
+    for (; !quit && (n < frames || masks == 0); n++) {
         double began = now_ms();
         for (SDL_Event event; SDL_PollEvent(&event);) {
-            if (event.type == SDL_QUIT) frames = n;
+            if (event.type == SDL_QUIT) quit = 1;
         }
         draw(frame, n);
 
@@ -144,7 +144,7 @@ int main(int argc, char **argv) {
     }
     printf("%d frames, %d masks; a frame spent %.3f ms on them, at worst %.3f ms; over %.0f ms: %d, and %d while the system "
            "ran something else\n",
-           frames, masks, total / (frames > 0 ? frames : 1), worst, LIMIT_MS, over_limit, excused);
+           n, masks, total / (n > 0 ? n : 1), worst, LIMIT_MS, over_limit, excused);
 
     sam3_job_free(job); /* Stops what is still running. */
     sam3_session_free(session);
