@@ -51,6 +51,8 @@ pub mod cpu;
 #[cfg(feature = "cuda")]
 #[doc(hidden)]
 pub mod cuda;
+#[cfg(feature = "demo-model")]
+pub mod demo;
 mod engine;
 mod error;
 #[cfg(feature = "capi")]
@@ -65,6 +67,8 @@ mod prompt;
 #[doc(hidden)]
 pub mod reference;
 mod segmentation;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod text;
 pub mod weights;
 

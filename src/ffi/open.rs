@@ -219,11 +219,9 @@ pub unsafe extern "C" fn sam3_model_open_demo(
 ) -> i32 {
     let body = || {
         // SAFETY: the caller's promise, see the module's text.
-        let (_out, (_, log)) = unsafe { (handle_out(out, "out")?, options_or_default(options)?) };
-        let message = "this build of sam3 has no demo model in it; open a checkpoint with sam3_model_open";
-        let none = Error::new(ErrorKind::Unsupported, message);
-        log.failure("sam3_model_open_demo", &none);
-        Err(none)
+        let (out, (options, log)) = unsafe { (handle_out(out, "out")?, options_or_default(options)?) };
+        *out = give(opened(log, "sam3_model_open_demo", || demo(&options))?);
+        Ok(())
     };
     // SAFETY: the caller's promise, see the module's text.
     unsafe { call(error, body) }
@@ -279,4 +277,15 @@ pub unsafe extern "C" fn sam3_model_get_info(
 pub unsafe extern "C" fn sam3_model_free(model: *mut sam3_model) {
     // SAFETY: the caller's promise, see the module's text.
     unsafe { release(model) }
+}
+
+#[cfg(feature = "demo-model")]
+fn demo(options: &ModelOptions) -> Result<Model> {
+    Model::demo(options)
+}
+
+#[cfg(not(feature = "demo-model"))]
+fn demo(_: &ModelOptions) -> Result<Model> {
+    let message = "this build of sam3 has no demo model in it; open a checkpoint with sam3_model_open";
+    Err(Error::new(ErrorKind::Unsupported, message))
 }

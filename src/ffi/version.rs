@@ -40,7 +40,7 @@ pub extern "C" fn sam3_build_info() -> *const c_char {
     const fn yes(there: bool) -> &'static [u8] {
         if there { b"yes" } else { b"no" }
     }
-    const PARTS: [&[u8]; 13] = [
+    const PARTS: [&[u8]; 15] = [
         b"sam3 ",
         env!("CARGO_PKG_VERSION").as_bytes(),
         b" ",
@@ -53,7 +53,9 @@ pub extern "C" fn sam3_build_info() -> *const c_char {
         yes(cfg!(feature = "avif")),
         b"; cuda: ",
         yes(cfg!(feature = "cuda")),
-        b"; demo-model: no\0",
+        b"; demo-model: ",
+        yes(cfg!(feature = "demo-model")),
+        b"\0",
     ];
     // Joined by the compiler: a string made at run time would be global state, left over when the library is unloaded.
     static INFO: [u8; joined_len(&PARTS)] = joined(&PARTS);

@@ -145,14 +145,16 @@ mod tests {
 
     #[test]
     fn an_owner_is_dropped_once_with_the_last_clone() {
-        struct Owner(Arc<()>);
+        struct Owner {
+            _alive: Arc<()>,
+        }
         impl AsRef<[u8]> for Owner {
             fn as_ref(&self) -> &[u8] {
                 &[1, 2, 3]
             }
         }
         let alive = Arc::new(());
-        let blob = Blob::from_owner(Owner(alive.clone()));
+        let blob = Blob::from_owner(Owner { _alive: alive.clone() });
         let clone = blob.clone();
         assert!(std::ptr::eq(&blob[..], &clone[..]), "shared, not copied");
         drop(blob);

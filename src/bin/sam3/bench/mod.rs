@@ -86,9 +86,7 @@ const FEW: usize = 21;
 pub fn run(args: &Bench) -> Result<()> {
     // What can be wrong is told before minutes of measurement.
     let old = args.compare.as_deref().map(Report::read).transpose()?;
-    let Some(path) = &args.model.path else {
-        return Err(Error::invalid("no model: name a checkpoint with --model PATH or the variable SAM3_MODEL"));
-    };
+    args.model.check()?;
     let (name, bytes) = picture(args)?;
     let picture = Picture::decode(&bytes).map_err(|e| e.at(&name))?;
     let (width, height) = (picture.width(), picture.height());
@@ -99,7 +97,7 @@ pub fn run(args: &Bench) -> Result<()> {
     let machine = system::machine(args.model.options.isa.as_deref())?;
 
     let start = Instant::now();
-    let model = Model::open(path, &args.model.options)?;
+    let model = args.model.open()?;
     let opening_ms = millis(start.elapsed());
     let peak_after_opening = system::peak();
     let paths = paths(args, &model)?;
@@ -144,8 +142,8 @@ pub fn run(args: &Bench) -> Result<()> {
     bar.set_message("sums of files");
     let info = model.info();
     let model = report::Model {
-        path: path.display().to_string(),
-        files: system::weight_files(path)?,
+        path: args.model.name().into_owned(),
+        files: system::weight_files(args.model.path.as_deref())?,
         layout: info.checkpoint.layout.to_owned(),
         parameters: info.checkpoint.parameters,
         bytes: info.checkpoint.bytes,
