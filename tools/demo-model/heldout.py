@@ -259,7 +259,7 @@ class Spec:
 
 
 def cases(spec, phrases, count, groups=GROUPS, first=0):
-    """`count` pictures, groups and aspects by turns; picture i is a function of `spec` and i alone."""
+    """`count` pictures, groups and aspects by turns; picture i is a function of `spec`, `groups` and i alone."""
     for i in range(first, first + count):
         group, aspect = groups[i % len(groups)], list(ASPECTS)[i // len(groups) % len(ASPECTS)]
         rng = np.random.default_rng(HELD_OUT + i)

@@ -33,14 +33,14 @@ def panel(pixels, note, right, dots=()):
     height, width = pixels.shape[:2]
     scale = CELL / max(height, width)
     size = round(width * scale), round(height * scale)
-    cell = Image.new("RGB", (CELL, CELL + NOTE), "white")
+    cell = Image.new("RGB", (CELL, size[1] + NOTE), "white")
     picture = Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).resize(size, Image.LANCZOS)
     draw = ImageDraw.Draw(picture)
     for x, y, colour in dots:
         x, y = x * scale, y * scale
         draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=colour, outline="white")
-    cell.paste(picture, ((CELL - size[0]) // 2, CELL - size[1]))
-    ImageDraw.Draw(cell).text((3, CELL + 1), note, fill=GOOD if right else BAD, font=ImageFont.load_default(12))
+    cell.paste(picture, ((CELL - size[0]) // 2, 0))
+    ImageDraw.Draw(cell).text((3, size[1] + 1), note, fill=GOOD if right else BAD, font=ImageFont.load_default(12))
     return cell
 
 
@@ -78,8 +78,10 @@ def panels(case, answers, threshold, turn):
 def write(path, pairs, columns=6):
     """A PNG of all cells, a picture's two side by side."""
     cells = [cell for pair in pairs for cell in pair]
-    rows = -(-len(cells) // columns)
-    sheet = Image.new("RGB", (columns * (CELL + 6), rows * (CELL + NOTE + 6)), "white")
-    for i, cell in enumerate(cells):
-        sheet.paste(cell, (i % columns * (CELL + 6), i // columns * (CELL + NOTE + 6)))
+    rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
+    heights = [max(cell.height for cell in row) + 6 for row in rows]
+    sheet = Image.new("RGB", (columns * (CELL + 6), sum(heights)), "white")
+    for k, row in enumerate(rows):
+        for i, cell in enumerate(row):
+            sheet.paste(cell, (i * (CELL + 6), sum(heights[:k])))
     sheet.save(path)
