@@ -60,6 +60,7 @@ def make(args):
     with torch.device("meta"):  # names and shapes of everything published, without a byte of weights
         shapes = {key: tuple(t.shape) for key, t in Sam3VideoModel(config).state_dict().items()}
     plain = {**config.to_dict(), "architectures": ["Sam3VideoModel"], "dtype": name}
+    plain["sam3_origin"] = f"random, seed {args.seed}"  # what the engine tells its users
     (args.dir / "config.json").write_text(json.dumps(plain, indent=1, sort_keys=True) + "\n")
     checkpoints.make_tokenizer(checkpoints.clip_merges(args.merges)[: text.vocab_size - 514], args.dir)
 

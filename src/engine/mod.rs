@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub use backend::Machine;
+pub use backend::{Gpu, Machine};
 pub use session::{CancelHandle, ImageEmbedding, Session};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -32,7 +32,7 @@ struct Inner {
     loaded: Arc<dyn Loaded>,
     tokenizer: Option<Tokenizer>,
     info: ModelInfo,
-    /// Features of the latest phrases, oldest first.
+    /// Features of the latest phrases, the one used last at the end.
     texts: Mutex<VecDeque<(String, Features)>>,
 }
 
@@ -128,12 +128,18 @@ impl Model {
 
     /// Features of a phrase that was encoded before, by any session.
     fn known_text(&self, phrase: &str) -> Option<Features> {
-        let texts = self.0.texts.lock().unwrap_or_else(PoisonError::into_inner);
-        texts.iter().find(|(known, _)| known == phrase).map(|(_, f)| f.clone())
+        let mut texts = self.0.texts.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = texts.iter().position(|(known, _)| known == phrase)?;
+        let found = texts.remove(at)?;
+        let features = found.1.clone();
+        texts.push_back(found);
+        Some(features)
     }
 
     fn keep_text(&self, phrase: &str, features: Features) {
         let mut texts = self.0.texts.lock().unwrap_or_else(PoisonError::into_inner);
+        // Two sessions may have read the same phrase at the same time.
+        texts.retain(|(known, _)| known != phrase);
         if texts.len() == TEXT_CACHE {
             texts.pop_front();
         }

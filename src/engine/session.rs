@@ -65,6 +65,19 @@ impl ImageEmbedding {
     pub fn height(&self) -> usize {
         self.height
     }
+
+    /// Bytes this holds on the device, at 4 per value: what a cache of embeddings counts. Back ends with narrower values
+    /// hold less.
+    ///
+    /// With `t` tokens of a grid and `d` channels, the detector keeps its pyramid, `(16 + 4 + 1)·t·d` values, and the
+    /// tracker two levels squeezed to `d/8` and `d/4` channels and one whole, `(16/8 + 4/4 + 1)·t·d`.
+    pub fn bytes(&self) -> usize {
+        let config = &self.model.info().config;
+        let values = config.vision.grid().pow(2) * config.vision.fpn_hidden_size;
+        let detector = if config.detector.is_some() { 21 } else { 0 };
+        let tracker = if config.tracker.is_some() { 4 } else { 0 };
+        values * (detector + tracker) * size_of::<f32>()
+    }
 }
 
 impl std::fmt::Debug for ImageEmbedding {
@@ -107,6 +120,11 @@ impl Session {
     /// another implementation. Slow.
     pub fn on_trace(&mut self, f: impl Fn(&str, &[f32]) + Send + Sync + 'static) {
         self.trace = Some(Box::new(f));
+    }
+
+    /// Ends what [`Session::on_trace`] began.
+    pub fn off_trace(&mut self) {
+        self.trace = None;
     }
 
     /// Time spent per stage since the session was made or last asked.

@@ -23,6 +23,16 @@ pub struct Config {
     pub detector: Option<DetectorConfig>,
     /// Object prompts (clicks, boxes, masks); absent in a bare `Sam3Model`.
     pub tracker: Option<TrackerConfig>,
+    /// Where the weights come from, in words: the member `sam3_origin`, which upstream does not know and ignores.
+    pub origin: Option<String>,
+}
+
+impl Config {
+    /// Whether [`Config::origin`] says that nobody trained the weights: it begins with `random`, as in the checkpoints
+    /// that tests and measurements make. Times are then true and masks are not.
+    pub fn is_random(&self) -> bool {
+        self.origin.as_deref().is_some_and(|o| o.starts_with("random"))
+    }
 }
 
 /// ViT backbone and its feature pyramid (`Sam3VisionConfig`).

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::config::*;
 use super::json::{Node, show};
+use super::quote::shorten;
 use crate::error::{Error, Result};
 
 /// Longest `config.json` that is looked at. A full-size one has 12 kB.
@@ -53,6 +54,7 @@ impl Config {
             return Err(Error::checkpoint(format!("expected a JSON object, found {}", show(&value))));
         };
         let root = Node { path: String::new(), fields: Some(fields) };
+        let origin = origin(&root)?;
         match root.model_type(&["sam3_video", "sam3", "sam3_tracker", "sam3_tracker_video"], None)? {
             "sam3_video" => {
                 let (d, t) = (root.child("detector_config")?, root.child("tracker_config")?);
@@ -63,19 +65,29 @@ impl Config {
                 root.same("image_size", vision.image_size)?;
                 let detector = Some(detector(&d, &vision)?);
                 let tracker = Some(tracker(&t, &vision)?);
-                Ok(Config { vision, detector, tracker })
+                Ok(Config { vision, detector, tracker, origin })
             }
             "sam3" => {
                 let vision = vision(&root)?;
                 let detector = Some(detector(&root, &vision)?);
-                Ok(Config { vision, detector, tracker: None })
+                Ok(Config { vision, detector, tracker: None, origin })
             }
             _ => {
                 let vision = vision(&root)?;
                 let tracker = Some(tracker(&root, &vision)?);
-                Ok(Config { vision, detector: None, tracker })
+                Ok(Config { vision, detector: None, tracker, origin })
             }
         }
+    }
+}
+
+/// `sam3_origin`, this project's own member: words for people, made fit for a terminal.
+fn origin(root: &Node) -> Result<Option<String>> {
+    const KEY: &str = "sam3_origin";
+    match root.get(KEY) {
+        None => Ok(None),
+        Some(Value::String(s)) => Ok(Some(shorten(s))),
+        Some(other) => Err(root.wrong(KEY, "a text", show(other))),
     }
 }
 

@@ -223,3 +223,13 @@ fn threads_are_refused_or_counted() {
     }
     assert!(open(3).unwrap().info().device.contains("3 threads"));
 }
+
+#[test]
+fn embeddings_say_what_they_hold() {
+    let mut session = open("tiny-a").session();
+    let image = session.encode(&picture("tiny-a").view()).unwrap();
+    // 8×8 tokens of 32 channels: the detector's three levels, and the tracker's with fewer channels.
+    let detector = (16 + 4 + 1) * 64 * 32;
+    let tracker = 16 * 64 * 4 + 4 * 64 * 8 + 64 * 32;
+    assert_eq!(image.bytes(), (detector + tracker) * 4);
+}

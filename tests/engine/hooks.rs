@@ -147,3 +147,19 @@ fn timings_name_the_stages_and_are_taken_once() {
     assert!(timings.iter().all(|(_, t)| t.as_nanos() > 0));
     assert_eq!(session.take_timings().iter().count(), 0);
 }
+
+#[test]
+fn a_trace_that_is_off_sees_nothing() {
+    let mut session = open("tiny-a").session();
+    let seen = Arc::new(AtomicUsize::new(0));
+    let count = seen.clone();
+    session.on_trace(move |_, _| {
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    session.encode(&picture("tiny-a").view()).unwrap();
+    let before = seen.load(Ordering::Relaxed);
+    session.off_trace();
+    session.encode(&picture("tiny-a").view()).unwrap();
+    assert!(before > 0);
+    assert_eq!(seen.load(Ordering::Relaxed), before);
+}

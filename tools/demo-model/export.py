@@ -12,12 +12,14 @@ import torch
 from safetensors.torch import save_file
 from transformers import Sam3Model, Sam3TrackerConfig, Sam3TrackerModel
 
+from answerers import load
 from config import video_config
-from evaluate import load
 from scenes import Composer
 from vocabulary import Phrases, make_tokenizer
 
 LARGEST = 24_000_000  # bytes: what a program can carry along
+# What the engine says of the model wherever it answers.
+ORIGIN = "the demo model of sam3, trained on drawn shapes in plain colours; it knows nothing of photographs"
 # Buffers that are functions of the configuration; f16 is ample, they are sines' arguments of a few turns.
 
 
@@ -39,7 +41,7 @@ def write(model, directory):
         raise SystemExit(f"not finite in f16: {odd}")
     save_file(state, directory / "model.safetensors", metadata={"format": "pt"})
     config = video_config(model.preset)
-    plain = {**config.to_dict(), "architectures": ["Sam3VideoModel"], "dtype": "float16"}
+    plain = {**config.to_dict(), "architectures": ["Sam3VideoModel"], "dtype": "float16", "sam3_origin": ORIGIN}
     for part in ("detector_config", "tracker_config"):  # as files before transformers 5 have it
         backbone = plain[part]["vision_config"]["backbone_config"]
         backbone["rope_theta"] = backbone.pop("rope_parameters")["rope_theta"]

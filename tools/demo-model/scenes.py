@@ -15,6 +15,7 @@ from vocabulary import COLOURS, SHAPES
 
 MIN_AREA = 40  # pixels; about three mask cells
 MIN_VISIBLE = 0.25
+MOST_ASPECT = (16 / 9) ** 2  # from 9:16 to 16:9
 
 
 @dataclasses.dataclass
@@ -36,9 +37,14 @@ class Composer:
 
     `hard` in 0 to 1 is the share of scenes that are more than flat upright shapes on a plain ground. `drawings` are
     RGBA tiles [n, 4, t, t] of bytes and the thing each shows [n]; `drawn` is the share of objects taken from them.
+
+    For pictures larger than the model's: `look` is the side at which they look like those trained on (patterns,
+    outlines, smallest area), `wide` the width by the height of the picture that the square will be stretched to.
     """
 
-    def __init__(self, size, cells, most=6, span=(18, 80), seed=0, device="cpu", hard=1.0, drawings=None, drawn=0.6):
+    def __init__(self, size, cells, most=6, span=(18, 80), seed=0, device="cpu", hard=1.0, drawings=None, drawn=0.6,
+                 look=None, wide=None):  # fmt: skip
+        self.unit, self.wide = size / (look or size), wide
         self.size, self.cells, self.most, self.span, self.hard = size, cells, most, span, hard
         self.device = torch.device(device)
         self.drawn = drawn if drawings is not None else 0.0
@@ -96,7 +102,7 @@ class Composer:
         angle = self._rand(batch, 1, 1, high=2 * math.pi)
         along = self.grid_x * angle.cos() + self.grid_y * angle.sin()
         across = self.grid_y * angle.cos() - self.grid_x * angle.sin()
-        pitch = self._rand(batch, 1, 1, low=2, high=14) * self.size / 112
+        pitch = self._rand(batch, 1, 1, low=2, high=14) * (self.size / self.unit / 112)
         waves = torch.sin(along * pitch * 2)
         checks = waves * torch.sin(across * pitch * 2)
         kind = self._rand(batch, 1, 1) * (self._rand(batch, 1, 1) < self.hard)  # under 0.25: plain
@@ -134,6 +140,13 @@ class Composer:
             chosen[:, k] = spot[torch.arange(batch, device=self.device), k, best]
         return chosen
 
+    def _layout(self, batch):
+        """Which objects there are [B, K], their radii [B, K] and centres [B, K, 2] in pixels."""
+        here = torch.arange(self.most, device=self.device)[None] < 1 + self._int(self.most, batch, 1)
+        low, high = (math.log(v / 2) for v in self.span)
+        radius = torch.exp(self._rand(batch, self.most, low=low, high=high))
+        return here, radius, self._places(batch, radius, here)
+
     def _choose(self, batch, ground):
         """Shape, tile, colour and RGB of every object. Later objects often repeat the first one's shape or colour,
         or both, so that phrases of two words need both words and answers of several objects are common."""
@@ -159,11 +172,7 @@ class Composer:
     def __call__(self, batch, keep_masks=False):
         size, most = self.size, self.most
         ground, anchors = self._ground(batch)
-        count = 1 + self._int(most, batch, 1)
-        here = torch.arange(most, device=self.device)[None] < count
-        low, high = (math.log(v / 2) for v in self.span)
-        radius = torch.exp(self._rand(batch, most, low=low, high=high))
-        place = self._places(batch, radius, here)
+        here, radius, place = self._layout(batch)
         shape, tile, colour, rgb = self._choose(batch, anchors)
 
         b, k = here.nonzero(as_tuple=True)  # every object there is, [n]
@@ -171,7 +180,12 @@ class Composer:
         turned = self._rand(len(b)) < 0.7 * self.hard
         angle = torch.where(turned, angle, self._normal(len(b)) * 0.08)
         squeeze = torch.exp(self._normal(len(b)) * 0.04)
-        distance = self._distance(tile[b, k], place[b, k], radius[b, k], angle, squeeze)  # pixels
+        # The processor makes pictures square, so those of 4:3 or 9:16 squeeze all of their objects alike.
+        wide = torch.exp(self._rand(batch, low=-0.5, high=0.5) * math.log(MOST_ASPECT))
+        wide = torch.where(self._rand(batch) < 0.7 * self.hard, wide, torch.ones_like(wide))[b]
+        if self.wide:
+            wide = torch.full_like(wide, self.wide)
+        distance = self._distance(tile[b, k], place[b, k], radius[b, k], angle, squeeze, wide)  # pixels
         colour_here, edge = self._shade(b, k, rgb, distance, radius[b, k])
         # Outlines and soft edges: alpha is the covered share of a pixel.
         alpha = (0.5 - distance).clamp(0, 1)
@@ -179,7 +193,7 @@ class Composer:
         painted = colour_here + (edge["rgb"][:, :, None, None] - colour_here) * stroke[:, None]
         thing = torch.full_like(shape, -1)
         if self.drawn:
-            thing = self._draw_over(b, k, place, radius, shape, colour, painted, alpha, thing)
+            thing = self._draw_over(b, k, place, radius, wide, shape, colour, painted, alpha, thing)
         solid = alpha > 0.5
 
         picture = ground
@@ -201,7 +215,7 @@ class Composer:
         picture = (picture * light + self._normal(*picture.shape) * grain).clamp(0, 1)
         return self._pack(picture, visible, full, here, shape, colour, thing, keep_masks)
 
-    def _draw_over(self, b, k, place, radius, shape, colour, painted, alpha, thing):
+    def _draw_over(self, b, k, place, radius, wide, shape, colour, painted, alpha, thing):
         """Replaces some objects by drawings, in place; some repeat the first object's thing in another drawing."""
         swap = self._rand(len(b)) < self.drawn
         at = swap.nonzero()[:, 0]
@@ -216,14 +230,7 @@ class Composer:
         stretch = torch.exp(self._normal(len(at)) * 0.06)
         x, y = (place[rows, columns] / self.size * 2 - 1).unbind(1)
         scale = self.size / 2 / radius[rows, columns]
-        cos, sin = tilt.cos() * scale, tilt.sin() * scale
-        theta = torch.stack(
-            [
-                torch.stack([cos * flip * stretch, sin * flip * stretch, -(cos * x + sin * y) * flip * stretch], -1),
-                torch.stack([-sin / stretch, cos / stretch, (sin * x - cos * y) / stretch], -1),
-            ],
-            1,
-        )
+        theta = turn(x, y, tilt, scale, stretch, wide[at]) * torch.stack([flip, torch.ones_like(flip)], 1)[..., None]
         grid = F.affine_grid(theta, (len(at), 4, self.size, self.size), align_corners=False)
         rgba = self.drawings[tile].float() / 255
         rgba[:, :3] *= rgba[:, 3:]  # averages of colours are weighted by cover
@@ -235,20 +242,12 @@ class Composer:
         thing[rows, columns] = self.shows[tile]
         return thing
 
-    def _distance(self, tile, place, radius, angle, squeeze):
-        """Signed distance to each object's outline in pixels, [n, S, S]."""
+    def _distance(self, tile, place, radius, angle, squeeze, wide):
+        """Signed distance to each object's outline in pixels (of a picture not squeezed), [n, S, S]."""
         size = self.size
         x, y = place[:, 0] / size * 2 - 1, place[:, 1] / size * 2 - 1
         scale = size / 2 / radius / REACH  # picture coordinates to tile coordinates
-        cos, sin = angle.cos() * scale, angle.sin() * scale
-        theta = torch.stack(
-            [
-                torch.stack([cos * squeeze, sin * squeeze, -(cos * x + sin * y) * squeeze], -1),
-                torch.stack([-sin / squeeze, cos / squeeze, (sin * x - cos * y) / squeeze], -1),
-            ],
-            1,
-        )
-        grid = F.affine_grid(theta, (len(tile), 1, size, size), align_corners=False)
+        grid = F.affine_grid(turn(x, y, angle, scale, squeeze, wide), (len(tile), 1, size, size), align_corners=False)
         # Beyond the tile the border value repeats: positive, which is all that is asked there.
         found = F.grid_sample(self.tiles[tile], grid, padding_mode="border", align_corners=False)[:, 0]
         return found * radius[:, None, None]
@@ -262,7 +261,7 @@ class Composer:
         light = 1 + slope * ((self.grid_x * angle.cos() + self.grid_y * angle.sin()) * span).clamp(-1, 1)
         base = rgb[b, k]
         fill = base[:, :, None, None] * light[:, None]
-        wide = (radius * self._rand(n, low=0.06, high=0.2)).clamp(1.0, 7.0)
+        wide = (radius * self._rand(n, low=0.06, high=0.2)).clamp(self.unit, 7 * self.unit)
         has = self._rand(n) < 0.3 * self.hard
         tone = self._int(3, n)
         dark, pale = base * 0.35, base + (1 - base) * 0.7
@@ -275,7 +274,7 @@ class Composer:
     def _pack(self, picture, visible, full, here, shape, colour, thing, keep_masks):
         size = self.size
         area = visible.flatten(2).sum(-1)
-        valid = here & (area >= MIN_AREA) & (area >= MIN_VISIBLE * full)
+        valid = here & (area >= MIN_AREA * self.unit**2) & (area >= MIN_VISIBLE * full)
         rows, columns = visible.any(3).int(), visible.any(2).int()
         y0, y1 = rows.argmax(2), size - rows.flip(2).argmax(2)
         x0, x1 = columns.argmax(2), size - columns.flip(2).argmax(2)
@@ -301,3 +300,16 @@ def hsv_to_rgb(hsv):
     steps = torch.stack([(n + hue / 60) % 6 for n in (5, 3, 1)], -1)
     ramp = torch.minimum(steps, 4 - steps).clamp(0, 1)
     return value[..., None] * (1 - saturation[..., None] * ramp)
+
+
+def turn(x, y, angle, scale, squeeze, wide):
+    """Affine maps [n, 2, 3] from the picture, where an object lies at (x, y), to its tile.
+
+    The picture is first stretched back to its own shape (`wide` is its width by its height), then turned by `angle`,
+    then scaled, and `squeeze`d along the tile's axes.
+    """
+    across, down = wide.sqrt(), 1 / wide.sqrt()
+    cos, sin = angle.cos() * scale, angle.sin() * scale
+    first = torch.stack([cos * across, sin * down, -(cos * across * x + sin * down * y)], -1) * squeeze[:, None]
+    second = torch.stack([-sin * across, cos * down, sin * across * x - cos * down * y], -1) / squeeze[:, None]
+    return torch.stack([first, second], 1)

@@ -5,7 +5,7 @@
     python train.py --stage find --size 192 --images 60000 --out RUN --init RUN/find-96.pt
 
 A stage writes RUN/<stage>-<size>.pt every `--save` minutes and at the end, and goes on from that file if it is there;
-RUN/<stage>-<size>.csv is the log. Stopping the process at any moment loses at most the minutes since the last save.
+RUN/<stage>-<size>.csv is the log. SIGTERM saves and ends; any other end loses at most the minutes since the last save.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import contextlib
 import csv
 import os
 import pathlib
+import signal
 import time
 
 import torch
@@ -22,6 +23,7 @@ from clicks import track_loss
 from config import PRESETS, at_size
 from dense import contrast, draw_phrases, token_boxes, token_forms
 from model import Demo, size_loss
+from muon import Muon
 from scenes import Composer
 from vocabulary import Phrases
 
@@ -34,6 +36,7 @@ def arguments():
     add("--size", type=int, default=96, help="picture side in this stage, a multiple of the patch side")
     add("--images", type=int, required=True, help="pictures of the whole stage, counted over all resumptions")
     add("--minutes", type=float, default=1e9, help="stop this run after so long; the stage goes on at the next run")
+    add("--within", type=float, default=1e9, help="minutes for the stage, all runs together: ends and slows down by them")
     add("--batch", type=int, default=32)
     add("--rate", type=float, default=1e-3)
     add("--decay", type=float, default=0.25, help="last share of the stage over which the rate falls to nothing")
@@ -41,6 +44,7 @@ def arguments():
     add("--span", type=float, nargs=2, default=(18, 80), help="smallest and largest object diameter in pixels")
     add("--ease", type=int, default=0, help="pictures over which grounds and outlines go from plain to all kinds")
     add("--prompts", type=int, default=6, help="phrases per picture (find)")
+    add("--masked", type=int, default=2, help="of these, prompts that draw masks, the dearest part (find)")
     add(
         "--exemplars", type=float, default=0.12, help="share of prompts that show a box instead of saying a word (find)"
     )
@@ -49,6 +53,7 @@ def arguments():
     add("--init", type=pathlib.Path, help="weights to begin the stage with")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--threads", type=int, default=1, help="CPU threads")
+    add("--adamw", action="store_true", help="AdamW for matrices, too")
     add("--full-precision", action="store_true", help="no bfloat16")
     add("--atlas", type=pathlib.Path, help="drawings made by atlas.py; without them there are only shapes")
     add("--drawn", type=float, default=0.6, help="share of objects that are drawings")
@@ -87,13 +92,35 @@ def fit(state, model):
     return state
 
 
-def groups(model, decay=0.02):
-    """Weight decay on matrices only: not on tables of embeddings, norms, biases."""
-    tables = ("embed", "token", "position", "reference_points")
-    heavy, light = [], []
-    for name, p in model.named_parameters():
-        (heavy if p.dim() >= 2 and not any(t in name for t in tables) else light).append(p)
-    return [dict(params=heavy, weight_decay=decay), dict(params=light, weight_decay=0.0)]
+class Optimiser:
+    """Muon with weight decay for matrices, AdamW without for tables of embeddings, patch filters, norms and biases."""
+
+    TABLES = ("embed", "token", "position", "reference_points")
+
+    def __init__(self, model, rate, decay=0.02, muon=True):
+        heavy, light = [], []
+        for name, p in model.named_parameters():
+            (heavy if p.dim() >= 2 and not any(t in name for t in self.TABLES) else light).append(p)
+        adamw = [dict(params=light, weight_decay=0.0)]
+        if muon:
+            self.parts = [Muon([dict(params=heavy, weight_decay=decay)], rate)]
+        else:
+            self.parts = []
+            adamw.append(dict(params=heavy, weight_decay=decay))
+        self.parts.append(torch.optim.AdamW(adamw, rate, betas=(0.9, 0.98), fused=True))
+
+    def step(self, rate):
+        for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = rate
+            part.step()
+
+    def state(self):
+        return [part.state_dict() for part in self.parts]
+
+    def load(self, state):
+        for part, values in zip(self.parts, state, strict=True):
+            part.load_state_dict(values)
 
 
 def see_step(model, phrases, scenes, args, autocast):
@@ -152,10 +179,14 @@ class Log:
         self.sums, self.counts = {}, {}
 
 
-def rate_at(args, images, steps):
+def progress(args, images, minutes):
+    """How far the stage is, 0 to 1, by pictures or by time, whichever ends first."""
+    return max(images / args.images, minutes / args.within)
+
+
+def rate_at(args, done, steps):
     """Warm up over 60 steps, level, then straight down to a fiftieth over the last `decay` of the stage."""
-    left = (args.images - images) / (args.decay * args.images)
-    return args.rate * min(1.0, (steps + 1) / 60) * max(0.02, min(1.0, left))
+    return args.rate * min(1.0, (steps + 1) / 60) * max(0.02, min(1.0, (1 - done) / args.decay))
 
 
 def main():
@@ -174,13 +205,12 @@ def main():
     scene = dict(most=args.most, span=args.span, device=args.device, drawings=drawings, drawn=args.drawn)
     images = steps = 0
     spent = 0.0
-    fused = dict(fused=True)
-    optimiser = torch.optim.AdamW(groups(model), args.rate, betas=(0.9, 0.98), **fused)
+    optimiser = Optimiser(model, args.rate, muon=not args.adamw)
     average = None
     if path.exists():
         saved = torch.load(path, map_location=args.device, weights_only=False)
         model.load_state_dict(saved["model"])
-        optimiser.load_state_dict(saved["optimiser"])
+        optimiser.load(saved["optimiser"])
         average = Average(model)
         average.values, average.steps = [v.to(args.device) for v in saved["average"]], saved["average_steps"]
         images, steps, spent = saved["images"], saved["steps"], saved["minutes"]
@@ -208,7 +238,7 @@ def main():
     def save():
         state = dict(
             model=model.state_dict(),
-            optimiser=optimiser.state_dict(),
+            optimiser=optimiser.state(),
             average=average.values,
             average_steps=average.steps,
             ema=average.state(model),
@@ -223,25 +253,29 @@ def main():
         torch.save(state, path.with_suffix(".part"))
         os.replace(path.with_suffix(".part"), path)
 
+    stopped = []
+    signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
     log = Log(path.with_suffix(".csv"))
     begun = written = saved_at = time.monotonic()
-    while images < args.images and (time.monotonic() - begun) / 60 < args.minutes:
-        for group in optimiser.param_groups:
-            group["lr"] = rate_at(args, images, steps)
+    while not stopped:
+        now = (time.monotonic() - begun) / 60
+        done = progress(args, images, spent + now)
+        if done >= 1 or now > args.minutes:
+            break
         composer.hard = min(1.0, images / max(args.ease, 1))
         loss, parts = step(model, phrases, composer(args.batch), args, autocast)
-        optimiser.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         if torch.isfinite(norm):
-            optimiser.step()
+            optimiser.step(rate_at(args, done, steps))
             average.update(model)
         images, steps = images + args.batch, steps + 1
         log.add(dict(loss=loss.detach(), norm=norm, **parts))
         now = time.monotonic()
         if now - written > 30:
             minutes = round(spent + (now - begun) / 60, 2)
-            log.write(images=images, minutes=minutes, rate=round(rate_at(args, images, steps), 6))
+            log.write(images=images, minutes=minutes, rate=round(rate_at(args, done, steps), 6))
             written = now
         if (now - saved_at) / 60 > args.save:
             save()

@@ -3,6 +3,7 @@
 //! Prompts depend on the order of options: `--object` separates objects, and an `--exemplar` belongs to the `--text`
 //! before it. So options are read with their positions, and put together here.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use clap::builder::{NonEmptyStringValueParser, PathBufValueParser, RangedU64ValueParser};
@@ -11,7 +12,7 @@ use sam3::{Device, Error, ModelOptions, Result, SegmentOptions};
 
 /// Model and machine, common to all subcommands.
 pub struct Model {
-    /// The checkpoint, if one was named.
+    /// The checkpoint, if one was named; else the demo model answers, where it is built in.
     pub path: Option<PathBuf>,
     pub options: ModelOptions,
 }
@@ -54,6 +55,8 @@ pub fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(segment())
+        .subcommand(crate::bench::command())
+        .subcommands(served())
         .subcommand(
             Command::new("info")
                 .about("Says what this machine offers and, with a model, what the checkpoint is.")
@@ -61,7 +64,15 @@ pub fn command() -> Command {
         )
 }
 
-fn model_args() -> [Arg; 3] {
+/// `sam3 serve`, where it was built in.
+fn served() -> Option<Command> {
+    #[cfg(feature = "serve")]
+    return Some(crate::serve::command());
+    #[cfg(not(feature = "serve"))]
+    None
+}
+
+pub fn model_args() -> [Arg; 3] {
     let path = || PathBufValueParser::new();
     [
         Arg::new("model")
@@ -69,7 +80,12 @@ fn model_args() -> [Arg; 3] {
             .value_name("PATH")
             .env("SAM3_MODEL")
             .value_parser(path())
-            .help("Checkpoint: a directory with config.json and model.safetensors, or the .safetensors file"),
+            .help(if cfg!(feature = "demo-model") {
+                "Checkpoint: a directory with config.json and model.safetensors, or the .safetensors file; without it \
+                 the embedded demo model answers"
+            } else {
+                "Checkpoint: a directory with config.json and model.safetensors, or the .safetensors file"
+            }),
         Arg::new("device")
             .long("device")
             .value_name("DEVICE")
@@ -150,7 +166,8 @@ fn segment() -> Command {
         .arg(file("tensors", "FILE", "Raw outputs as safetensors, under upstream's names"))
 }
 
-fn threshold(name: &'static str, help: &'static str) -> Arg {
+/// An option that takes a probability, 0.5 by default.
+pub fn threshold(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name)
         .long(name)
         .value_name("P")
@@ -166,7 +183,7 @@ fn probability(text: &str) -> Result<f32, String> {
 }
 
 /// A count that is not zero.
-fn positive() -> RangedU64ValueParser<usize> {
+pub fn positive() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..)
 }
 
@@ -177,6 +194,33 @@ impl Model {
         let mut options = ModelOptions::on(device);
         options.threads = m.get_one("threads").copied();
         Ok(Self { path: m.get_one::<PathBuf>("model").cloned(), options })
+    }
+
+    /// Fails if no model can answer: none was named, none is built in. Cheap, to be asked before other work.
+    pub fn check(&self) -> Result<()> {
+        if self.path.is_some() || cfg!(feature = "demo-model") {
+            return Ok(());
+        }
+        Err(Error::invalid("no model: name a checkpoint with --model PATH or the variable SAM3_MODEL"))
+    }
+
+    /// Opens the checkpoint, or the demo model if none was named: the one place that chooses.
+    pub fn open(&self) -> Result<sam3::Model> {
+        match &self.path {
+            Some(path) => sam3::Model::open(path, &self.options),
+            #[cfg(feature = "demo-model")]
+            None => sam3::Model::demo(&self.options),
+            #[cfg(not(feature = "demo-model"))]
+            None => Err(self.check().expect_err("no model is built in")),
+        }
+    }
+
+    /// What the model is called in reports: its path, or that it is the embedded one.
+    pub fn name(&self) -> Cow<'_, str> {
+        match &self.path {
+            Some(path) => path.to_string_lossy(),
+            None => "demo (embedded)".into(),
+        }
     }
 }
 
@@ -297,7 +341,7 @@ fn point(value: &str) -> Result<([f32; 2], bool)> {
 }
 
 /// `N` finite numbers between commas.
-fn numbers<const N: usize>(option: &str, value: &str, form: &str) -> Result<[f32; N]> {
+pub fn numbers<const N: usize>(option: &str, value: &str, form: &str) -> Result<[f32; N]> {
     let parsed: Option<Vec<f32>> =
         value.split(',').map(|v| v.trim().parse().ok().filter(|v: &f32| v.is_finite())).collect();
     parsed

@@ -1,7 +1,5 @@
 //! `sam3 info`.
 
-use std::path::Path;
-
 use sam3::{Model, Result};
 
 use crate::args;
@@ -10,16 +8,17 @@ use crate::outputs::say;
 /// Prints what this machine offers and, with a model, what it is.
 pub fn run(args: &args::Model) -> Result<()> {
     say(&machine()?)?;
-    match &args.path {
-        Some(path) => say(&model(path, &Model::open(path, &args.options)?)),
-        None => say("model         none: name one with --model PATH or SAM3_MODEL\n"),
+    if args.path.is_none() && !cfg!(feature = "demo-model") {
+        return say("model         none: name one with --model PATH or SAM3_MODEL\n");
     }
+    say(&model(&args.name(), &args.open()?))
 }
 
 fn machine() -> Result<String> {
     let machine = sam3::Machine::look()?;
     Ok([
         format!("sam3 {}\n", env!("CARGO_PKG_VERSION")),
+        format!("processor     {}\n", machine.cpu.as_deref().unwrap_or("unknown")),
         format!("cores         {}\n", machine.cores),
         format!("kernels       {} chosen; here: {}\n", machine.isa, machine.isas.join(", ")),
         format!("devices       {}\n", machine.devices.join(", ")),
@@ -27,7 +26,7 @@ fn machine() -> Result<String> {
     .concat())
 }
 
-fn model(path: &Path, model: &Model) -> String {
+fn model(name: &str, model: &Model) -> String {
     let info = model.info();
     let (c, v) = (&info.checkpoint, &info.config.vision);
     let (size, patch, layers, width, window) = (v.image_size, v.patch_size, v.layers, v.hidden_size, v.window_size);
@@ -49,8 +48,9 @@ fn model(path: &Path, model: &Model) -> String {
         None => "no: this checkpoint has no tracker".into(),
     };
     [
-        format!("model         {}\n", path.display()),
+        format!("model         {name}\n"),
         format!("layout        {}\n", c.layout),
+        format!("weights       {}\n", weights(&info.config)),
         format!("tensors       {tensors} with {parameters:.1} M parameters, {bytes:.1} MB, {types}\n"),
         format!("runs on       {}\n", info.device),
         format!(
@@ -60,6 +60,15 @@ fn model(path: &Path, model: &Model) -> String {
         format!("objects       {objects}\n"),
     ]
     .concat()
+}
+
+/// Where the weights come from, and what follows from it.
+fn weights(config: &sam3::weights::Config) -> String {
+    match &config.origin {
+        Some(origin) if config.is_random() => format!("{origin}: RANDOM, so masks mean nothing"),
+        Some(origin) => origin.clone(),
+        None => "of unstated origin".into(),
+    }
 }
 
 fn mega(n: u64) -> f64 {
