@@ -61,6 +61,7 @@ fn shapes(c: &mut Criterion) {
         ("image-to-text", full(8, 32, grid, 33), 33),
         ("queries-to-image", Attention { pattern: boxes, ..full(8, 32, 201, grid) }, grid),
         ("points-to-image", full(8, 16, 9, grid), grid),
+        ("image-to-points", full(8, 16, grid, 9), 9),
     ];
     for (name, spec, seen) in cases {
         let width = spec.heads * spec.head_dim;

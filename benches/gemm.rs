@@ -53,7 +53,7 @@ fn layers(c: &mut Criterion) {
     println!("{} threads, {}: {:.1} GFLOP/s of multiply-adds in registers", ops.threads(), ops.isa(), peak / 1e9);
     let mut group = c.benchmark_group("gemm");
     group.sample_size(10);
-    let rows = std::env::var("SAM3_BENCH_ROWS").unwrap_or_else(|_| "5184 576 201 32".to_owned());
+    let rows = std::env::var("SAM3_BENCH_ROWS").unwrap_or_else(|_| "5184 576 201 32 8 1".to_owned());
     for m in rows.split_whitespace().map(|m| m.parse::<usize>().expect("SAM3_BENCH_ROWS is numbers")) {
         for (name, n, k) in LAYERS {
             let flop = 2.0 * (m * n * k) as f64;

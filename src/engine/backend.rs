@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::cpu::{CpuOps, Isa};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{
-    Control, Exemplar, Grounding, ImageFeatures, Masks, ObjectAnswer, ObjectPrompt, Sam3, Scratch, TextFeatures,
+    Control, Exemplar, Grounding, ImageFeatures, Masks, ObjectAnswer, ObjectPrompt, Sam3, Scratch, TextFeatures, Wanted,
 };
 use crate::ops::Ops;
 use crate::options::{Device, ModelOptions, Precision};
@@ -29,7 +29,7 @@ pub trait Loaded: Send + Sync {
 
 /// The stages of one session.
 pub trait Running: Send {
-    fn encode_image(&mut self, rgb: &[u8], control: &Control<'_>) -> Result<Features>;
+    fn encode_image(&mut self, rgb: &[u8], wanted: Wanted, control: &Control<'_>) -> Result<Features>;
     fn encode_text(&mut self, ids: &[u32], control: &Control<'_>) -> Result<Features>;
     fn ground(
         &mut self,
@@ -78,8 +78,8 @@ struct Worker<O: Ops> {
 }
 
 impl<O: Ops> Running for Worker<O> {
-    fn encode_image(&mut self, rgb: &[u8], control: &Control<'_>) -> Result<Features> {
-        Ok(Arc::new(self.on.model.encode_image(&self.on.ops, rgb, &mut self.scratch, control)?))
+    fn encode_image(&mut self, rgb: &[u8], wanted: Wanted, control: &Control<'_>) -> Result<Features> {
+        Ok(Arc::new(self.on.model.encode_image(&self.on.ops, rgb, wanted, &mut self.scratch, control)?))
     }
 
     fn encode_text(&mut self, ids: &[u32], control: &Control<'_>) -> Result<Features> {
