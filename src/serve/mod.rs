@@ -12,8 +12,8 @@
 //! | `POST /storage/upload/initiate`, `PUT /storage/upload/put/{id}`, `GET /files/{id}/{name}` | uploads, results | `fal`, `files` |
 //! | `POST /sam3/embed_image`, `/sam3/concept_segment`, `/sam3/visual_segment` | Roboflow's `inference-sdk` | `roboflow` |
 //! | `GET /v1/models`, `POST /v1/predict` | X-AnyLabeling | `anylabeling` |
-//! | `GET /api/info`, `POST /api/images`, `POST /api/images/{id}/segment` | the playground | `playground` |
-//! | `GET /health`, `/ready`, `/metrics`, `/openapi.json`, `/` | whoever runs it | `system`, `metrics`, `openapi` |
+//! | `/` and its files, `GET /api/info`, `POST /api/images`, `GET /api/images/{id}/picture`, `POST /api/images/{id}/segment` | the playground | `pages`, `playground` |
+//! | `GET /health`, `/ready`, `/metrics`, `/openapi.json` | whoever runs it | `system`, `metrics`, `openapi` |
 //!
 //! # The playground's API
 //!
@@ -22,9 +22,9 @@
 //! with a list of fields, otherwise `{"detail": "words", "error_type": "…"}`. Where keys are required, every request
 //! brings `Authorization: Key …`; `/`, its files, `/health`, `/ready` and `/openapi.json` need none.
 //!
-//! `GET /api/info` → `{name, version, model, demo, device, image_size, mask_side, concepts, objects, sessions, queue,
+//! `GET /api/info` → `{name, version, model, demo, origin, device, image_size, mask_side, concepts, objects, sessions, queue,
 //! fetch, key_required, max_body_bytes, max_pixels, max_masks, lifetime_seconds}`: `demo` says that the model is the
-//! small one for demonstrations; `concepts` and `objects` what prompts it takes; `fetch` whether URLs of others work.
+//! small one for demonstrations; `origin` where its weights come from, in words, or null; `concepts` and `objects` what prompts it takes; `fetch` whether URLs of others work.
 //!
 //! `POST /api/images` with the file itself as body (any `Content-Type` but JSON), or `{"image_url": "…"}` with a data URI
 //! or URL → `{image_id, width, height, cached, timings}`. The same file has the same id, and is encoded once as long as it
@@ -78,6 +78,7 @@ mod lru;
 mod metrics;
 mod openapi;
 mod options;
+mod pages;
 mod pictures;
 mod playground;
 mod pool;
