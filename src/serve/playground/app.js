@@ -59,6 +59,13 @@ function tabs() {
   });
 }
 
+let dismissed = false;
+
+/** What the demo model is good for: said before there is a picture, and beside pictures that are beyond it. */
+function note() {
+  $('demo').hidden = dismissed || !state.info?.demo || state.picture?.name === 'shapes.png';
+}
+
 /** What is seen: where pictures are chosen, or what is done with one. */
 function scenes() {
   const scene = () => {
@@ -67,6 +74,7 @@ function scenes() {
     $('welcome').hidden = working;
     $('work').hidden = !working;
     $('other').hidden = !working;
+    note();
     if (!working && before) $('choose').focus();
     if (working) {
       $('marks').setAttribute('aria-label', `${state.picture.name}. Arrow keys move a cross, Enter selects what is under it.`);
@@ -94,7 +102,6 @@ function introduce(info) {
   info.demo ||= /\bdemo model\b/i.test(origin);
   $('model').textContent = info.demo ? `Demo model · ${info.device}` : `${info.model} · ${info.device}`;
   $('model').title = origin;
-  $('demo').hidden = !info.demo;
   $('address').hidden = !info.fetch;
   $('ask').hidden = !info.concepts;
   $('ideas').hidden = !info.concepts;
@@ -122,6 +129,8 @@ async function meet() {
 
 theme();
 tabs();
+// First: what draws must have room to measure.
+scenes();
 setUpView();
 setUpStage();
 setUpAsks();
@@ -132,9 +141,11 @@ setUpSave();
 setUpSettings();
 setUpCode();
 setUpLog();
-scenes();
 $('error-close').onclick = () => complain('');
-$('demo-close').onclick = () => { $('demo').hidden = true; };
+$('demo-close').onclick = () => {
+  dismissed = true;
+  note();
+};
 $('unlock').onsubmit = (event) => {
   event.preventDefault();
   key.set($('key').value.trim());

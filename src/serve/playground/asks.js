@@ -121,7 +121,6 @@ function gather(wanted) {
       });
     });
   }
-  found.sort((a, b) => b.score - a.score);
   state.found = found;
   if (!found.some((f) => f.key === state.hover)) state.hover = null;
   changed('found');

@@ -14,6 +14,7 @@ const MEANINGS = [
 
 /** Gives a box another meaning. `from` is where it is: an object's id, or the number of an example. */
 function turn({ object, exemplar }, meaning) {
+  let focus;
   edit((doc) => {
     let box;
     if (object !== undefined) {
@@ -29,12 +30,16 @@ function turn({ object, exemplar }, meaning) {
     if (meaning === 'object') {
       doc.active = Math.max(0, ...doc.objects.map((o) => o.id)) + 1;
       doc.objects.push({ id: doc.active, points: [], box });
+      focus = `object-${doc.active}-object`;
     } else {
       const at = exemplar ?? doc.exemplars.length;
       doc.exemplars.splice(at, 0, { box, label: meaning === 'like' ? 1 : 0 });
+      focus = `exemplar-${at}-${meaning}`;
     }
     return true;
   });
+  // The switch is in another row now; whoever holds it goes with it.
+  $(focus)?.focus();
 }
 
 function boxRow(name, value, where, label) {
@@ -107,7 +112,8 @@ function draw() {
 function how(begun, tool, active) {
   if (tool === 'box') return 'Drag a box around something.';
   if (tool === 'exclude') return `Click on what does not belong to object ${active}.`;
-  if (begun) return `Clicks now add to object ${active}. Shift-click leaves a part out. For something else, press New object.`;
+  const out = matchMedia('(pointer: coarse)').matches ? '“Leave out” takes a part away.' : 'Shift-click leaves a part out.';
+  if (begun) return `Clicks now add to object ${active}. ${out} For something else, press “New object”.`;
   return 'Click on something to select it, or drag a box around it.';
 }
 

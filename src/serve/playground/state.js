@@ -48,7 +48,10 @@ export const state = {
   opacity: 0.45,
   threshold: 0.5,
   settings: { ...DEFAULTS },
-  /** All instances of all prompts, best first: `{ key, mark, slot, label, score, box, area, mask, colour }`. */
+  /**
+   * All instances, prompt by prompt, the best first within each:
+   * `{ key, mark, slot, label, score, box, area, mask, colour }`.
+   */
   found: [],
   hidden: new Set(),
   /** The key of the instance under the pointer, or null. */
@@ -143,9 +146,9 @@ export function tidy(doc) {
 /** Instances that count: not taken away, sure enough, and no more than are wanted. */
 export function listed() {
   const { doc, found, settings, threshold } = state;
-  return found
-    .filter((f) => !doc.removed.includes(f.mark) && (f.slot !== 'c' || f.score >= threshold))
-    .slice(0, settings.max_masks);
+  const list = found.filter((f) => !doc.removed.includes(f.mark) && (f.slot !== 'c' || f.score >= threshold));
+  const best = new Set(list.toSorted((a, b) => b.score - a.score).slice(0, settings.max_masks));
+  return list.filter((f) => best.has(f));
 }
 
 /** Instances that are drawn. */

@@ -6,6 +6,10 @@ import { changed, on, state, visible } from './state.js';
 /** Width of outlines, in pixels of style sheets. */
 const OUTLINE = 2;
 
+/** Least height of the picture, and what is kept free under it for the bar of views, in pixels of style sheets. */
+const LOWEST = 320;
+const BELOW = 112;
+
 const canvas = $('picture');
 
 /** The bare picture at the size of the canvas. */
@@ -19,8 +23,9 @@ export function fit() {
   const { picture } = state;
   if (!picture) return;
   const room = $('stage-room').clientWidth;
-  // The whole picture is to be seen at once, with what belongs to it; small ones are not blown up without end.
-  const height = Math.max(240, Math.min(innerHeight * 0.72, 900));
+  // The whole picture is to be seen at once, with the bars over and under it; small ones are not blown up without end.
+  const top = $('stage-room').getBoundingClientRect().top + scrollY;
+  const height = Math.max(LOWEST, innerHeight - top - BELOW);
   const zoom = Math.min(room / picture.width, height / picture.height, 4);
   const size = { width: Math.max(1, Math.round(picture.width * zoom)), height: Math.max(1, Math.round(picture.height * zoom)) };
   $('stage').style.width = `${size.width}px`;
