@@ -6,6 +6,9 @@ import { changed, on, state, visible } from './state.js';
 /** Width of outlines, in pixels of style sheets. */
 const OUTLINE = 2;
 
+/** What is left of the light beside an outline. */
+const CASING = 0.4;
+
 /** Least height of the picture, and what is kept free under it for the bar of views, in pixels of style sheets. */
 const LOWEST = 320;
 const BELOW = 112;
@@ -93,15 +96,28 @@ function tint(data, raster, [r, g, b], alpha) {
   }
 }
 
-/** Colours the pixels inside that are no more than `thick` from the border of the mask, or of the picture. */
+/**
+ * Colours the pixels inside that are no more than `thick` from the border of the mask, or of the picture, and darkens
+ * those just outside: so that the line is seen on its own colour, too.
+ */
 function outline(data, raster, width, height, [r, g, b], thick) {
   const t = Math.max(1, Math.round(thick));
+  const casing = Math.max(1, Math.round(thick / 2));
+  const set = (at, red, green, blue) => {
+    data[at] = red;
+    data[at + 1] = green;
+    data[at + 2] = blue;
+  };
   for (let y = 0, i = 0; y < height; y += 1) {
     for (let x = 0; x < width; x += 1, i += 1) {
-      if (!raster[i]) continue;
-      const edge = x < t || y < t || x >= width - t || y >= height - t
-        || !raster[i - t] || !raster[i + t] || !raster[i - t * width] || !raster[i + t * width];
-      if (edge) data.set([r, g, b], 4 * i);
+      const d = raster[i] ? t : casing;
+      const [left, right] = [x < d ? 0 : raster[i - d], x >= width - d ? 0 : raster[i + d]];
+      const [up, down] = [y < d ? 0 : raster[i - d * width], y >= height - d ? 0 : raster[i + d * width]];
+      if (raster[i]) {
+        if (!(left && right && up && down)) set(4 * i, r, g, b);
+      } else if (left || right || up || down) {
+        set(4 * i, data[4 * i] * CASING, data[4 * i + 1] * CASING, data[4 * i + 2] * CASING);
+      }
     }
   }
 }
