@@ -92,6 +92,8 @@ async fn submit(
             fetch::parse(url).map_err(|e| ApiError::bad_request(format!("fal_webhook: {e}")))?;
         }
         let (place, body) = app.enter(request).await?;
+        // fal tells of such mistakes with the result. Clients raise the same error either way, and sooner is better.
+        endpoint.check(&body.bytes)?;
         let app_id = path.split('/').take(2).collect::<Vec<_>>().join("/");
         let queued = app.requests.submit(&ctx.id, &app_id);
         let urls = urls(&ctx, &app_id, &ctx.id);

@@ -278,7 +278,7 @@ mod tests {
             assert_eq!(fetch.get(&url("/endless")).await.unwrap().len(), 10);
             for (path, words) in [
                 ("/to-secret", "not a public"),
-                ("/to-file", "http"),
+                ("/to-file", "URL"),
                 ("/round", "redirects"),
                 ("/huge", "at most"),
                 ("/nowhere", "nowhere"),

@@ -36,6 +36,12 @@ pub const ENDPOINTS: [(&str, Endpoint); 6] = [
 ];
 
 impl Endpoint {
+    /// Checks the form of `body`, before it waits for its turn.
+    pub fn check(self, body: &[u8]) -> ApiResult<()> {
+        let schema = if self == Self::Embed { input::embed_schema() } else { input::image_schema() };
+        schema.read(body).map(drop)
+    }
+
     /// Answers `body`.
     pub async fn run(self, app: &Arc<App>, work: &Arc<Work>, body: Bytes) -> ApiResult<Value> {
         match self {
