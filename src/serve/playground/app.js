@@ -61,9 +61,13 @@ function tabs() {
 
 let dismissed = false;
 
-/** What the demo model is good for: said before there is a picture, and beside pictures that are beyond it. */
+/** What the model is good for, if that is little: said before there is a picture, and beside pictures that are beyond it. */
 function note() {
-  $('demo').hidden = dismissed || !state.info?.demo || state.picture?.name === 'shapes.png';
+  const { info, picture } = state;
+  // Weights for tests say so themselves.
+  const random = /^random\b/i.test(info?.origin ?? '');
+  if (random) $('demo-words').textContent = 'The weights of this model are random, for tests: what it finds means nothing.';
+  $('demo').hidden = dismissed || !(random || info?.demo) || picture?.name === 'shapes.png';
 }
 
 /** What is seen: where pictures are chosen, or what is done with one. */
@@ -90,7 +94,6 @@ function scenes() {
     $('progress').classList.toggle('on', Boolean(state.waiting));
     $('stage').setAttribute('aria-busy', String(Boolean(state.waiting)));
   });
-  on('sent', () => changed('waiting'));
   scene();
 }
 

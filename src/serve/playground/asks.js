@@ -115,6 +115,8 @@ function gather(wanted) {
         ...instance,
         key,
         mark: `${known.key}#${rank}`,
+        // An object stays hidden while it is clicked on; what other words find is something else.
+        cover: p.slot === 'c' ? `${known.key}#${rank}` : key,
         slot: p.slot,
         label: numbered ? `${p.label} ${rank + 1}` : p.label,
         colour: colour(key),

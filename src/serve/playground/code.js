@@ -35,6 +35,9 @@ export function body() {
   return out;
 }
 
+/** Where the picture is to be had, if it is anywhere but on this machine. */
+const remote = () => (/^https?:/i.test(state.picture.url ?? '') ? state.picture.url : null);
+
 const route = () => `fal-ai/sam-3/${state.settings.answer}`;
 
 /** Text within single quotes for a shell. */
@@ -58,16 +61,17 @@ const python = (text) => text.replace(/("(?:[^"\\]|\\.)*")|\b(true|false|null)\b
 const KEYED = () => state.info?.key_required;
 
 function curl(input) {
-  const { name, url, file } = state.picture;
-  const source = url ?? '@PICTURE@';
+  const { name, file } = state.picture;
+  const source = remote() ?? '@PICTURE@';
   // Within the here-document the shell reads $, ` and \.
-  const json = pretty({ image_url: source, ...input }).replace(/[\\$`]/g, '\\$&').replace('@PICTURE@', `data:${file?.type || 'image/png'};base64,$(base64 < ${shell(name)} | tr -d '\\n')`);
+  const json = pretty({ image_url: source, ...input }).replace(/[\\$`]/g, '\\$&').replace('@PICTURE@', () => `data:${file?.type || 'image/png'};base64,$(base64 < ${shell(name)} | tr -d '\\n')`);
   const auth = KEYED() ? "  -H \"Authorization: Key $FAL_KEY\" \\\n" : '';
   return `curl ${shell(address(route()))} \\\n${auth}  -H 'Content-Type: application/json' -d @- <<END\n${json}\nEND\n`;
 }
 
 function pythonCode(input) {
-  const { name, url } = state.picture;
+  const { name } = state.picture;
+  const url = remote();
   const base = new URL(address('/'));
   const secure = base.protocol === 'https:';
   const host = `${base.host}${base.pathname.replace(/\/$/, '')}`;
@@ -82,7 +86,8 @@ function pythonCode(input) {
 }
 
 function javascript(input) {
-  const { name, url } = state.picture;
+  const { name } = state.picture;
+  const url = remote();
   const proxy = JSON.stringify(address('/api/fal/proxy'));
   const source = url ? JSON.stringify(url) : `new Blob([await readFile(${JSON.stringify(name)})])`;
   const args = pretty({ image_url: '@PICTURE@', ...input }, '  ').replace('"@PICTURE@"', () => source);

@@ -35,7 +35,7 @@ function thumb({ mask, box, colour }) {
 }
 
 function row(f) {
-  const hidden = state.hidden.has(f.key);
+  const hidden = state.hidden.has(f.cover);
   const share = f.area / (f.mask.width * f.mask.height);
   const area = `${count(f.area, 'pixel')}, ${share < 0.01 ? 'under 1\u202f%' : percent(share)} of the picture`;
   const spot = el('span', { className: 'spot' });
@@ -56,8 +56,8 @@ function row(f) {
   return item;
 }
 
-function toggle({ key }) {
-  if (!state.hidden.delete(key)) state.hidden.add(key);
+function toggle({ cover }) {
+  if (!state.hidden.delete(cover)) state.hidden.add(cover);
   changed('hidden');
 }
 

@@ -50,9 +50,10 @@ export const state = {
   settings: { ...DEFAULTS },
   /**
    * All instances, prompt by prompt, the best first within each:
-   * `{ key, mark, slot, label, score, box, area, mask, colour }`.
+   * `{ key, mark, cover, slot, label, score, box, area, mask, colour }`.
    */
   found: [],
+  /** The `cover` of every instance that is not to be seen. */
   hidden: new Set(),
   /** The key of the instance under the pointer, or null. */
   hover: null,
@@ -153,5 +154,5 @@ export function listed() {
 
 /** Instances that are drawn. */
 export function visible() {
-  return listed().filter((f) => !state.hidden.has(f.key));
+  return listed().filter((f) => !state.hidden.has(f.cover));
 }
