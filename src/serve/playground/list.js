@@ -101,14 +101,15 @@ function draw() {
   mark();
 }
 
-/** What to say where the list is empty, or could have more. */
+/** What to say where nothing is listed, or nothing of what was described. */
 function nothing(list, concept) {
   const { doc, found, waiting, threshold } = state;
   const below = found.filter((f) => f.slot === 'c' && f.score < threshold && !doc.removed.includes(f.mark));
   const words = $('nothing');
   words.replaceChildren();
-  words.hidden = list.length > 0;
-  if (list.length > 0) return;
+  // Words that find nothing are said so beside objects that were clicked, too.
+  words.hidden = list.length > 0 && (!concept || Boolean(waiting) || list.some((f) => f.slot === 'c'));
+  if (words.hidden) return;
   if (waiting) words.append(waiting);
   else if (isBlank(doc)) words.append('What you find appears here.');
   else if (concept && below.length) {
