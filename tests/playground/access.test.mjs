@@ -149,7 +149,7 @@ test('a server that forgot the picture gets it again, a busy one is asked again,
       assert.ok(await page.getByRole('alert').isHidden());
       await page.route('**/segment', (route) => route.abort());
       await desk.click(AT.heart);
-      await page.getByText('The server does not answer. Is it still running?').waitFor();
+      await page.locator('#error-words', { hasText: 'The server does not answer. Is it still running?' }).waitFor();
       await page.unroute('**/segment');
       await desk.asking(() => desk.click(AT.square));
       assert.ok(await page.getByRole('alert').isHidden(), 'over once it answers');

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { open, shapesFile, SHAPES, useBrowser } from './harness.mjs';
+import { open, shapesFile, SHAPES, URL_, useBrowser } from './harness.mjs';
 
 useBrowser();
 
@@ -10,7 +10,7 @@ const uploads = (desk) => desk.requests.filter((r) => r === 'POST /api/images').
 
 test('the first look says what to do and which model answers', () =>
   open(async (desk, page) => {
-    const info = await page.request.get('/api/info').then((r) => r.json());
+    const info = await page.request.get(new URL('/api/info', URL_).href).then((r) => r.json());
     const model = await page.locator('#model').textContent();
     const demo = info.demo || /demo model/.test(info.origin ?? '');
     assert.ok(model.includes(info.device) && (demo ? model.includes('Demo model') : model.includes(info.model)), model);

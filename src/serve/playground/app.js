@@ -123,6 +123,7 @@ async function meet() {
       complain(error.message);
       return;
     }
+    $('model').textContent = 'Locked';
     $('locked').hidden = false;
     $('main').hidden = true;
     if (key.get()) complain(error.message);

@@ -12,12 +12,12 @@ const DOTS = 88;
 const thumbs = new WeakMap();
 
 /** The instance alone, on its colour. */
-function thumb({ mask, box, colour }) {
+function thumb({ mask, colour }) {
   if (thumbs.has(mask)) return thumbs.get(mask);
   const canvas = el('canvas', { width: DOTS, height: DOTS, 'aria-hidden': 'true' });
   canvas.style.background = `rgb(${colour.join(' ')} / 0.22)`;
   const context = canvas.getContext('2d');
-  const [x0, y0, x1, y1] = box.map(Math.round);
+  const [x0, y0, x1, y1] = mask.bounds() ?? [0, 0, 1, 1];
   const side = Math.max(x1 - x0, y1 - y0, 1) * 1.1;
   const [left, top] = [(x0 + x1 - side) / 2, (y0 + y1 - side) / 2];
   context.drawImage(state.picture.bitmap, left, top, side, side, 0, 0, DOTS, DOTS);

@@ -36,6 +36,20 @@ export class Mask {
     return false;
   }
 
+  /** `[x0, y0, x1, y1]` around all pixels inside, which is not the box that the model names; null without any. */
+  bounds() {
+    let [x0, y0, x1, y1] = [this.width, this.height, 0, 0];
+    for (let y = 0; y < this.height; y += 1) {
+      const [from, to] = [this.first[y], this.first[y + 1]];
+      if (from === to) continue;
+      x0 = Math.min(x0, this.runs[2 * from]);
+      x1 = Math.max(x1, this.runs[2 * to - 1]);
+      y0 = Math.min(y0, y);
+      y1 = y + 1;
+    }
+    return x1 > x0 ? [x0, y0, x1, y1] : null;
+  }
+
   /** One byte per pixel of a picture of another size, 1 inside: each pixel is the nearest one here. */
   raster(width, height) {
     if (this.cached?.width === width && this.cached?.height === height) return this.cached.data;

@@ -25,11 +25,11 @@ function painted(view) {
 
 /** The cut-out without the emptiness around it. */
 function trimmed(canvas) {
-  const boxes = visible().map((f) => f.box);
-  const [left, top] = [0, 1].map((i) => Math.max(0, Math.floor(Math.min(...boxes.map((b) => b[i])))));
-  const right = Math.min(canvas.width, Math.ceil(Math.max(...boxes.map((b) => b[2]))));
-  const bottom = Math.min(canvas.height, Math.ceil(Math.max(...boxes.map((b) => b[3]))));
-  const out = new OffscreenCanvas(Math.max(1, right - left), Math.max(1, bottom - top));
+  const boxes = visible().map((f) => f.mask.bounds()).filter(Boolean);
+  if (boxes.length === 0) return canvas;
+  const [left, top] = [0, 1].map((i) => Math.min(...boxes.map((b) => b[i])));
+  const [right, bottom] = [2, 3].map((i) => Math.max(...boxes.map((b) => b[i])));
+  const out = new OffscreenCanvas(right - left, bottom - top);
   out.getContext('2d').drawImage(canvas, -left, -top);
   return out;
 }
