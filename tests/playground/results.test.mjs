@@ -178,13 +178,19 @@ async function saved(desk, kind) {
 }
 
 /** Pixels of a picture file, decoded by the browser. */
-const decoded = (page, bytes) =>
-  page.evaluate(async (all) => {
-    const bitmap = await createImageBitmap(new Blob([Uint8Array.from(all)]));
+async function decoded(page, bytes) {
+  const { width, height, text } = await page.evaluate(async (base64) => {
+    const file = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+    const bitmap = await createImageBitmap(new Blob([file]));
     const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext('2d');
     context.drawImage(bitmap, 0, 0);
-    return { width: bitmap.width, height: bitmap.height, data: [...context.getImageData(0, 0, bitmap.width, bitmap.height).data] };
-  }, [...bytes]);
+    const { data } = context.getImageData(0, 0, bitmap.width, bitmap.height);
+    let text = '';
+    for (let at = 0; at < data.length; at += 0x8000) text += String.fromCharCode(...data.subarray(at, at + 0x8000));
+    return { width: bitmap.width, height: bitmap.height, text: btoa(text) };
+  }, bytes.toString('base64'));
+  return { width, height, data: Buffer.from(text, 'base64') };
+}
 
 /** COCO's text back to counts. */
 function counts(text) {

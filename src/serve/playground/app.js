@@ -116,7 +116,6 @@ async function meet() {
   try {
     introduce(await call('/api/info'));
     $('locked').hidden = true;
-    $('main').hidden = false;
   } catch (error) {
     if (error.status !== 401) {
       $('model').textContent = 'No model';
@@ -125,7 +124,7 @@ async function meet() {
     }
     $('model').textContent = 'Locked';
     $('locked').hidden = false;
-    $('main').hidden = true;
+    $('welcome').hidden = true;
     if (key.get()) complain(error.message);
     $('key').focus();
   }
