@@ -17,7 +17,7 @@ use tower::ServiceExt;
 
 use super::app::{App, Notes, Work};
 use super::error::{ApiError, ApiResult};
-use super::random;
+use super::{pages, random};
 
 /// Where `proxyUrl` points.
 const PROXY: &str = "/api/fal/proxy";
@@ -208,8 +208,8 @@ fn base(headers: &HeaderMap, uri: &Uri, tls: bool) -> Option<String> {
 /// is protected by names that cannot be guessed.
 fn is_public(method: &Method, path: &str) -> bool {
     method == Method::OPTIONS
-        || matches!(path, "/" | "/index.html" | "/app.js" | "/style.css" | "/favicon.ico")
-        || matches!(path, "/health" | "/ready" | "/openapi.json")
+        || pages::is_page(path)
+        || matches!(path, "/health" | "/ready" | "/openapi.json" | "/favicon.ico")
         || path.starts_with("/files/")
         || path.starts_with("/storage/upload/put/")
 }
@@ -279,7 +279,7 @@ fn dress(headers: &mut HeaderMap, id: &str) {
 
 /// A path's name in the figures: few, whatever callers ask for.
 fn route_label(path: &str) -> &'static str {
-    const KNOWN: [&str; 16] = [
+    const KNOWN: [&str; 13] = [
         "/queue/",
         "/fal-ai/",
         "/files/",
@@ -291,14 +291,12 @@ fn route_label(path: &str) -> &'static str {
         "/ready",
         "/metrics",
         "/openapi.json",
-        "/app.js",
-        "/style.css",
-        "/index.html",
         "/favicon.ico",
         "/proxy",
     ];
     match path {
-        "/" => "/",
+        // The page and its files, all one.
+        _ if pages::is_page(path) => "/",
         _ => KNOWN.iter().find(|k| path.starts_with(**k)).map_or("other", |k| k.trim_end_matches('/')),
     }
 }

@@ -12,8 +12,9 @@
 //! | `POST /storage/upload/initiate`, `PUT /storage/upload/put/{id}`, `GET /files/{id}/{name}` | uploads, results | `fal`, `files` |
 //! | `POST /sam3/embed_image`, `/sam3/concept_segment`, `/sam3/visual_segment` | Roboflow's `inference-sdk` | `roboflow` |
 //! | `GET /v1/models`, `POST /v1/predict` | X-AnyLabeling | `anylabeling` |
-//! | `GET /api/info`, `POST /api/images`, `POST /api/images/{id}/segment` | the playground | `playground` |
-//! | `GET /health`, `/ready`, `/metrics`, `/openapi.json`, `/` | whoever runs it | `system`, `metrics`, `openapi` |
+//! | `GET /` and the page's files | whoever looks | `pages` |
+//! | `GET /api/info`, `POST /api/images`, `GET /api/images/{id}/picture`, `POST /api/images/{id}/segment` | the page | `playground` |
+//! | `GET /health`, `/ready`, `/metrics`, `/openapi.json` | whoever runs it | `system`, `metrics`, `openapi` |
 //!
 //! # The playground's API
 //!
@@ -22,9 +23,10 @@
 //! with a list of fields, otherwise `{"detail": "words", "error_type": "…"}`. Where keys are required, every request
 //! brings `Authorization: Key …`; `/`, its files, `/health`, `/ready` and `/openapi.json` need none.
 //!
-//! `GET /api/info` → `{name, version, model, demo, device, image_size, mask_side, concepts, objects, sessions, queue,
-//! fetch, key_required, max_body_bytes, max_pixels, max_masks, lifetime_seconds}`: `demo` says that the model is the
-//! small one for demonstrations; `concepts` and `objects` what prompts it takes; `fetch` whether URLs of others work.
+//! `GET /api/info` → `{name, version, model, demo, origin, device, image_size, mask_side, concepts, objects, sessions,
+//! queue, fetch, key_required, max_body_bytes, max_pixels, max_masks, lifetime_seconds}`: `demo` says that the model is
+//! the small one for demonstrations; `origin` where its weights come from, in words, or null; `concepts` and `objects`
+//! what prompts it takes; `fetch` whether URLs of others work.
 //!
 //! `POST /api/images` with the file itself as body (any `Content-Type` but JSON), or `{"image_url": "…"}` with a data URI
 //! or URL → `{image_id, width, height, cached, timings}`. The same file has the same id, and is encoded once as long as it
@@ -78,6 +80,7 @@ mod lru;
 mod metrics;
 mod openapi;
 mod options;
+mod pages;
 mod pictures;
 mod playground;
 mod pool;
@@ -258,6 +261,7 @@ fn routes(app: Arc<App>) -> Router {
         .merge(playground::routes())
         .merge(roboflow::routes())
         .merge(anylabeling::routes())
+        .merge(pages::routes())
         .merge(system::routes())
         .fallback(system::no_route)
         .method_not_allowed_fallback(async || error::ApiError::method("another method").response())

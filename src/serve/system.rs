@@ -1,4 +1,4 @@
-//! Routes about the server itself: whether it is there, what it is, its figures, its page.
+//! Routes about the server itself: whether it is there, what it is, its figures.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,20 +7,15 @@ use axum::Extension;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use axum::http::{HeaderValue, Request, Response, StatusCode, header};
 use axum::routing::get;
 use serde_json::{Value, json};
 
 use super::app::App;
 use super::error::{ApiError, json_response};
-use super::http::{Ctx, PAGE_POLICY};
+use super::http::Ctx;
 use super::input::MAX_MASKS_OUT;
 use super::{metrics, openapi};
-
-/// The page, embedded: the server needs nothing beside its own file.
-const PAGE: &str = include_str!("playground/index.html");
-const SCRIPT: &str = include_str!("playground/app.js");
-const STYLE: &str = include_str!("playground/style.css");
 
 /// The routes.
 pub fn routes() -> Router<Arc<App>> {
@@ -30,27 +25,12 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/metrics", get(figures))
         .route("/openapi.json", get(document))
         .route("/api/info", get(info))
-        .route("/", get(async || page(PAGE, "text/html; charset=utf-8")))
-        .route("/index.html", get(async || page(PAGE, "text/html; charset=utf-8")))
-        .route("/app.js", get(async || page(SCRIPT, "text/javascript; charset=utf-8")))
-        .route("/style.css", get(async || page(STYLE, "text/css; charset=utf-8")))
         .route("/favicon.ico", get(async || StatusCode::NO_CONTENT))
 }
 
 /// What answers where there is no route.
 pub async fn no_route(request: Request<Body>) -> Response<Body> {
     ApiError::no_path(request.uri().path()).response()
-}
-
-fn page(text: &'static str, content_type: &'static str) -> Response<Body> {
-    let mut response = Response::new(Body::from(text));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_POLICY));
-    // Pages of others must not learn what is on this one by embedding it.
-    headers.insert(HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin"));
-    headers.insert(HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin"));
-    response
 }
 
 /// Whether requests are taken: not any more once the server has been told to stop.
@@ -84,6 +64,7 @@ fn about(app: &App) -> Value {
         "version": env!("CARGO_PKG_VERSION"),
         "model": options.model_name,
         "demo": options.demo,
+        "origin": info.config.origin,
         "device": info.device,
         "image_size": info.config.vision.image_size,
         "mask_side": app.model.mask_side(),
