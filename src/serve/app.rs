@@ -199,7 +199,7 @@ impl App {
     pub fn keep_logits(&self, logits: &LowResMask) -> String {
         let name = super::random::id();
         let mut kept = self.logits.lock().unwrap_or_else(PoisonError::into_inner);
-        let gone = kept.put(name.clone(), logits.clone(), logits.logits().len() * size_of::<f32>());
+        let gone = kept.put(name.clone(), logits.clone(), size_of_val(logits.logits()));
         drop(kept);
         drop(gone);
         name

@@ -18,6 +18,9 @@ use super::error::{ApiError, ApiResult, FieldError};
 use super::schema::{Field, Kind, optional};
 use crate::{Concept, ExemplarBox, MaskPrompt, Object, Point, Prompt};
 
+/// A box `[x0, y0, x1, y1]` and the object it belongs to, if it says one.
+type OwnedBox = (Option<i64>, [f32; 4]);
+
 /// fal's default phrase.
 const WHEEL: &str = "wheel";
 
@@ -237,12 +240,7 @@ impl ImageInput {
     }
 
     /// Exemplars, and the boxes of objects.
-    fn boxes(
-        &self,
-        width: usize,
-        height: usize,
-        errors: &mut Vec<FieldError>,
-    ) -> (Vec<ExemplarBox>, Vec<(Option<i64>, [f32; 4])>) {
+    fn boxes(&self, width: usize, height: usize, errors: &mut Vec<FieldError>) -> (Vec<ExemplarBox>, Vec<OwnedBox>) {
         let (mut exemplars, mut boxes) = (Vec::new(), Vec::new());
         for (name, list) in [("box_prompts", &self.box_prompts), ("exemplars", &self.exemplars)] {
             for (i, b) in list.iter().enumerate() {

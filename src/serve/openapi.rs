@@ -128,7 +128,7 @@ fn other_paths() -> Vec<(&'static str, Value)> {
     let object = json!({ "type": "object" });
     let id = parameter("id", "path", &text());
     let binary = json!({ "application/octet-stream": { "schema": { "type": "string", "format": "binary" } } });
-    let mut put = with(operation("Receives an upload.", None, &object), &[id.clone()]);
+    let mut put = with(operation("Receives an upload.", None, &object), std::slice::from_ref(&id));
     put["requestBody"] = json!({ "required": true, "content": binary });
     let mut file =
         with(operation("A result or an upload.", None, &text()), &[id.clone(), parameter("name", "path", &text())]);
@@ -157,7 +157,7 @@ fn other_paths() -> Vec<(&'static str, Value)> {
         ("/api/images", json!({ "post": take })),
         (
             "/api/images/{id}",
-            json!({ "get": with(operation("Whether a picture is held.", None, &reference("Picture")), &[id.clone()]) }),
+            json!({ "get": with(operation("Whether a picture is held.", None, &reference("Picture")), std::slice::from_ref(&id)) }),
         ),
         (
             "/api/images/{id}/segment",

@@ -150,6 +150,9 @@ def video_config(p):
         vision_config=copy.deepcopy(vision),
         prompt_encoder_config=dict(hidden_size=p.width, image_size=p.size, patch_size=p.patch),
         mask_decoder_config=dict(
+            # Single masks are taken as they come. Upstream swaps in the best of three where one is unsteady, which these
+            # three, trained for lone clicks alone, do not improve (LOG.md).
+            dynamic_multimask_stability_thresh=0.0,
             hidden_size=p.width,
             mlp_dim=p.tracker_ffn,
             num_attention_heads=p.tracker_heads,
