@@ -84,7 +84,7 @@ fn phrases() {
     }
     scene.finds(Prompt::text("circle"), &["red circle", "blue circle"], 0.0);
     scene.finds(Prompt::text("anything blue"), &["blue star", "blue circle"], 0.0);
-    scene.finds(Prompt::text("a heart"), &["red heart"], 0.0);
+    scene.finds(Prompt::text("a star"), &["blue star"], 0.0);
 }
 
 #[test]
