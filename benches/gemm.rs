@@ -5,10 +5,12 @@
 //! `SAM3_BENCH_ROWS` the rows.
 //! The opponent multiplies by ready f32 weights; ours packs the stored weights in every call.
 
-use std::hint::black_box;
+mod opponent;
+
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use opponent::{Matrix, product};
 use sam3::cpu::{Buffer, CpuOps, Isa};
 use sam3::ops::{Activation, Epilogue, Linear, Ops, View};
 use sam3::weights::{Dtype, HostTensor};
@@ -51,7 +53,7 @@ fn layers(c: &mut Criterion) {
     println!("{} threads, {}: {:.1} GFLOP/s of multiply-adds in registers", ops.threads(), ops.isa(), peak / 1e9);
     let mut group = c.benchmark_group("gemm");
     group.sample_size(10);
-    let rows = std::env::var("SAM3_BENCH_ROWS").unwrap_or_else(|_| "5184 576 201 32".to_owned());
+    let rows = std::env::var("SAM3_BENCH_ROWS").unwrap_or_else(|_| "5184 576 201 32 8 1".to_owned());
     for m in rows.split_whitespace().map(|m| m.parse::<usize>().expect("SAM3_BENCH_ROWS is numbers")) {
         for (name, n, k) in LAYERS {
             let flop = 2.0 * (m * n * k) as f64;
@@ -79,7 +81,7 @@ fn layers(c: &mut Criterion) {
                 }
             }
             let (a, w, mut out) = (values(m * k), values(n * k), vec![0.0f32; m * n]);
-            let mut call = || opponent(ops.threads(), (m, n, k), &a, &w, &mut out);
+            let mut call = || by_crate(ops.threads(), (m, n, k), &a, &w, &mut out);
             let seconds = best(&mut call);
             row += &format!(" | gemm crate {:.1} ({:.0} %)", flop / seconds / 1e9, 100.0 * flop / seconds / peak);
             group.bench_function(BenchmarkId::new("gemm-crate", format!("{name}-{m}")), |b| b.iter(&mut call));
@@ -89,34 +91,9 @@ fn layers(c: &mut Criterion) {
 }
 
 /// `out[m, n] = a[m, k] · w[n, k]ᵀ` by the `gemm` crate.
-#[allow(unsafe_code)]
-fn opponent(threads: usize, (m, n, k): (usize, usize, usize), a: &[f32], w: &[f32], out: &mut [f32]) {
-    assert!(a.len() == m * k && w.len() == n * k && out.len() == m * n);
-    // SAFETY: the pointers and strides describe exactly these slices, whose lengths were just checked; nothing aliases
-    // `out`.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            n as isize,
-            false,
-            black_box(a.as_ptr()),
-            1,
-            k as isize,
-            black_box(w.as_ptr()),
-            k as isize,
-            1,
-            0.0f32,
-            1.0f32,
-            false,
-            false,
-            false,
-            gemm::Parallelism::Rayon(threads),
-        );
-    }
+fn by_crate(threads: usize, (m, n, k): (usize, usize, usize), a: &[f32], w: &[f32], out: &mut [f32]) {
+    let (a, w) = (Matrix { data: a, row: k, column: 1 }, Matrix { data: w, row: 1, column: k });
+    product(threads, (m, n, k), a, w, 1.0, out, n);
 }
 
 criterion_group!(benches, layers);

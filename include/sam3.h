@@ -31,7 +31,8 @@
  *   may be unloaded and loaded again. (glibc keeps it mapped while a thread that used it lives, which does no harm.)
  * - Memory comes from the process's malloc. Handles and errors are freed by this library's functions alone, never by free.
  *
- * A program that says what it found (examples/c/segment.c):
+ * A program that says what it found (examples/c/segment.c; examples/ has other hosts). Against an installed sam3 it is built
+ * by: cc -std=c99 segment.c $(pkg-config --cflags --libs sam3) -o segment
  *
  *     #include <inttypes.h>
  *     #include <stdio.h>
@@ -321,6 +322,9 @@ typedef struct sam3_device {
 // are used. It must not throw, and may call whatever it likes; sessions in use answer `SAM3_BUSY`.
 typedef void (*sam3_log_fn)(void *user, uint32_t level, const char *message);
 
+// Takes back memory that was lent; `user` is what was handed over with it. It must not throw, and may free the memory.
+typedef void (*sam3_release_fn)(void *user);
+
 // Bytes of the file `name`, or a negative number if there is none. `user` is the reader's. It must not throw.
 typedef int64_t (*sam3_size_fn)(void *user, const char *name);
 
@@ -503,9 +507,13 @@ SAM3_API const char *sam3_error_message(const struct sam3_error *error);
 // Frees an error. NULL is ignored.
 SAM3_API void sam3_error_free(struct sam3_error *error);
 
-// Lists the devices that a model can be opened on. `*out` is the caller's, freed with `sam3_devices_free`; NULL after
-// a failure. Any thread.
-SAM3_API int32_t sam3_devices_new(struct sam3_devices **out, struct sam3_error **error);
+// Lists the devices that a model can be opened on: the CPU first, then GPUs that there are kernels for, none without a
+// driver or where `sam3_build_info()` says `cuda: no`, and the reference last. Asking a GPU that is not in use for its
+// free memory takes a tenth of a second. `*out` is the caller's, freed with `sam3_devices_free`; NULL after a failure. Any
+// thread.
+SAM3_API
+int32_t sam3_devices_new(struct sam3_devices **out,
+                         struct sam3_error **error);
 
 // How many devices are listed; 0 for NULL. Any thread.
 SAM3_API uint32_t sam3_devices_count(const struct sam3_devices *devices);
@@ -545,7 +553,8 @@ int32_t sam3_model_options_set_isa(struct sam3_model_options *options,
                                    const char *isa,
                                    struct sam3_error **error);
 
-// Sets the precision: `SAM3_PRECISION_AUTO`, or one that the device has; others are `SAM3_UNSUPPORTED`.
+// Sets the precision, a `SAM3_PRECISION_` constant. Whether the device has it shows when the model is opened:
+// `SAM3_UNSUPPORTED` if not. GPUs have both, CPUs 32-bit floats.
 SAM3_API
 int32_t sam3_model_options_set_precision(struct sam3_model_options *options,
                                          uint32_t precision,
@@ -604,9 +613,10 @@ int32_t sam3_segment_options_set_semantic(struct sam3_segment_options *options,
 SAM3_API void sam3_segment_options_free(struct sam3_segment_options *options);
 
 // Opens a checkpoint: a directory with `config.json`, `model.safetensors` (or shards with their index) and
-// `tokenizer.json`, or a `.safetensors` file with the others beside it. `path` is UTF-8 on every system. The files are
-// mapped while the call lasts: do not truncate them meanwhile. `options` may be NULL for the defaults. `*out` is the
-// caller's, freed with `sam3_model_free`; NULL after a failure. Any thread.
+// `tokenizer.json`, or a `.safetensors` file with the others beside it. `path` is UTF-8 on every system. The weights are
+// mapped, not read, until the model and all that came from it are freed: replace the files meanwhile, but do not truncate
+// or rewrite them. `options` may be NULL for the defaults. `*out` is the caller's, freed with `sam3_model_free`; NULL
+// after a failure. Any thread.
 //
 // Takes seconds for the published checkpoint. Failures: `SAM3_IO`, `SAM3_CHECKPOINT`, `SAM3_UNSUPPORTED`,
 // `SAM3_OUT_OF_MEMORY`, `SAM3_DEVICE`.
@@ -629,6 +639,24 @@ int32_t sam3_model_open_memory(const uint8_t *config,
                                const struct sam3_model_options *options,
                                struct sam3_model **out,
                                struct sam3_error **error);
+
+// `sam3_model_open_memory` without the copy: `weights` stays the host's, and has to stay where and as it is until
+// `release` is called with `user`. That happens once, whatever this call returns: within it if it fails, or if the
+// device keeps weights in memory of its own; otherwise when the model and all that came from it are freed, on the thread
+// that frees the last of them. Calls of this library from `release` are fine. NULL for `release` is for memory that
+// outlives all of them, such as a constant. The other bytes are needed for the length of the call.
+SAM3_API
+int32_t sam3_model_open_lent(const uint8_t *config,
+                             size_t config_size,
+                             const uint8_t *weights,
+                             size_t weights_size,
+                             const uint8_t *tokenizer,
+                             size_t tokenizer_size,
+                             sam3_release_fn release,
+                             void *user,
+                             const struct sam3_model_options *options,
+                             struct sam3_model **out,
+                             struct sam3_error **error);
 
 // Opens a checkpoint through the host's own file system; see `sam3_reader`. The callbacks are called on this thread,
 // within this call. Otherwise like `sam3_model_open`. A callback that fails makes it `SAM3_IO`.

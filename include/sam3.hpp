@@ -517,6 +517,20 @@ public:
         detail::done(sam3_model_open_demo(nullptr, &made, &raw), raw, error);
         return Model(made);
     }
+    /* From the bytes of config.json, model.safetensors and tokenizer.json, none of which stands for the standard one.
+       The weights stay the caller's, as they are, until `release(user)` is called, once, whatever this returns. */
+    static Model lent(const std::string &config, const void *weights, std::size_t weights_size,
+                      const std::string &tokenizer, sam3_release_fn release, void *user, const ModelOptions &options,
+                      Error *error = nullptr) {
+        const auto bytes = [](const void *p) { return static_cast<const std::uint8_t *>(p); };
+        sam3_model *made = nullptr;
+        sam3_error *raw = nullptr;
+        std::int32_t status = sam3_model_open_lent(
+            bytes(config.data()), config.size(), bytes(weights), weights_size, bytes(tokenizer.data()),
+            tokenizer.size(), release, user, options.get(), &made, &raw);
+        detail::done(status, raw, error);
+        return Model(made);
+    }
     Model clone() const noexcept { return Model(sam3_model_clone(get())); }
     Session session(Error *error = nullptr) const {
         sam3_session *made = nullptr;

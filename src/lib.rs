@@ -51,6 +51,8 @@ pub mod cpu;
 #[cfg(feature = "cuda")]
 #[doc(hidden)]
 pub mod cuda;
+#[cfg(feature = "demo-model")]
+pub mod demo;
 mod engine;
 mod error;
 #[cfg(feature = "capi")]
@@ -70,10 +72,10 @@ pub mod serve;
 pub mod text;
 pub mod weights;
 
-pub use engine::{CancelHandle, ImageEmbedding, Machine, Model, ModelInfo, Session};
+pub use engine::{CancelHandle, Gpu, ImageEmbedding, Machine, Model, ModelInfo, Session};
 pub use error::{Error, ErrorKind, Result};
 pub use model::{Progress, Stage};
-pub use options::{Device, ModelOptions, SegmentOptions};
+pub use options::{Device, ModelOptions, Precision, SegmentOptions};
 pub use prompt::{Concept, ExemplarBox, LowResMask, MaskPrompt, Object, Point, Prompt};
 pub use segmentation::{PromptAnswer, RawTensor, Segmentation, Timings};
 

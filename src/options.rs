@@ -50,6 +50,20 @@ impl fmt::Display for Device {
     }
 }
 
+/// What matrices and the operands of products are rounded to. Sums are f32 everywhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Precision {
+    /// As the device likes it best: f32 on a CPU; on a GPU bf16, or what the environment variable `SAM3_PRECISION` names,
+    /// `bf16` or `f32`.
+    #[default]
+    Auto,
+    /// 32-bit floats throughout. Every device has it; GPUs are several times slower with it.
+    F32,
+    /// Brain floats of 16 bits, for the matrix units of GPUs.
+    Bf16,
+}
+
 /// How a model is opened.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -61,6 +75,8 @@ pub struct ModelOptions {
     /// Instruction set of the CPU kernels, by a name of [`crate::Machine::isas`]; `None` is the best there is, or what
     /// the environment variable `SAM3_ISA` names.
     pub isa: Option<String>,
+    /// What it computes in. One that the device does not have makes opening fail with `Unsupported`.
+    pub precision: Precision,
 }
 
 impl ModelOptions {
@@ -80,6 +96,13 @@ impl ModelOptions {
     #[must_use]
     pub fn isa(mut self, name: impl Into<String>) -> Self {
         self.isa = Some(name.into());
+        self
+    }
+
+    /// Sets what it computes in.
+    #[must_use]
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
         self
     }
 }

@@ -5,9 +5,9 @@
 use std::path::{Path, PathBuf};
 
 /// The files of the interface, in the order of the header.
-const FILES: [&str; 15] = [
-    "version", "status", "plain", "error", "log", "devices", "options", "reader", "open", "image", "prompt", "session",
-    "job", "result", "mask",
+const FILES: [&str; 16] = [
+    "version", "status", "plain", "error", "log", "devices", "options", "reader", "lent", "open", "image", "prompt",
+    "session", "job", "result", "mask",
 ];
 const LAST: &str = "shapes";
 

@@ -1,5 +1,9 @@
 /* A render loop that never waits: it submits a frame, goes on drawing, polls, and shows the mask when it is there. Here
-   "drawing" is a sleep of a few milliseconds; what each frame spends on segmentation is measured and printed. */
+   "drawing" is a sleep of a few milliseconds; what each frame spends on segmentation is measured and printed.
+
+       cc -std=c99 frames.c $(pkg-config --cflags --libs sam3) -o frames
+       ./frames CHECKPOINT
+*/
 #define _POSIX_C_SOURCE 200809L
 #include <inttypes.h>
 #include <stdio.h>

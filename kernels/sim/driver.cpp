@@ -144,6 +144,10 @@ API cuCtxSetCurrent(void* ctx) {
     context = ctx;
     return OK;
 }
+API cuCtxGetCurrent(void** ctx) {
+    *ctx = context;
+    return OK;
+}
 API cuMemGetInfo_v2(size_t* unused, size_t* total) {
     *total = static_cast<size_t>(setting("SAM3_SIM_MEMORY", 8ll << 30));
     *unused = *total - in_use;

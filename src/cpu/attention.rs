@@ -5,20 +5,25 @@
 //! are packed into panels `[head_dim, NR]`, values into panels `[keys, NR]`, both once per window and head; scores stay
 //! in a block of [`QUERIES`] × [`DEPTH`] that fits L2.
 //!
-//! A task is a block of queries of one head of one window. It writes a contiguous piece of a temporary buffer; a second
-//! pass gathers the heads of each row.
-
-use rayon::prelude::*;
+//! A task is a block of queries, of all heads where there are many blocks, else of one head of one window: then it writes
+//! a contiguous piece of a temporary buffer, and a second pass gathers the heads of each row.
 
 use super::activation::exp;
-use super::gemm::{DEPTH, Out, PITCH, PackColumns, Row, Strided, Tile, TileSize};
+use super::gemm::{DEPTH, Out, PITCH, Row, Strided, Tile, TileSize};
 use super::isa::Isa;
 use super::pool::Pool;
 use super::simd::{Kernel, Simd};
+use pack::{PackKeys, PackValues, turn};
 
 /// Queries of a task: a multiple of every tile's rows. With a block of keys the scores take 104 KiB of L2, and a packed
 /// panel of keys, read from L2 or L3, serves all of them.
 const QUERIES: usize = 96;
+
+/// Rows of a task that gathers the heads.
+const ROWS: usize = 64;
+
+/// Fewest elements of a task that packs: some microseconds.
+const PACKED: usize = 1 << 13;
 
 /// [`crate::ops::Rope`] by its values.
 #[derive(Clone, Copy)]
@@ -65,7 +70,20 @@ pub struct Spec<'a> {
     pub pattern: Keys<'a>,
 }
 
-/// Which tokens a window has. Without windows there is one, of everything.
+/// How the tokens fall into windows. Without windows there is one, of everything.
+#[derive(Clone, Copy)]
+struct Grid {
+    height: usize,
+    width: usize,
+    /// Side of a window.
+    size: Option<usize>,
+    /// Queries of the fullest window.
+    queries: usize,
+    /// Keys of every window, padding included.
+    keys: usize,
+}
+
+/// Which tokens a window has.
 #[derive(Clone, Copy)]
 struct Window {
     /// Row and column of its first token.
@@ -75,14 +93,12 @@ struct Window {
     inside: usize,
     /// Queries: tokens inside the grid.
     queries: usize,
-    /// Keys, padding included.
-    keys: usize,
 }
 
 /// What tasks share.
 struct Shared<'a> {
     spec: Spec<'a>,
-    windows: Vec<Window>,
+    grid: Grid,
     /// Keys of a window, rounded up to whole panels.
     padded_keys: usize,
     /// `head_dim`, rounded up to whole panels.
@@ -111,108 +127,112 @@ pub fn attention(pool: &Pool, isa: Isa, spec: Spec<'_>, y: &mut [f32]) {
     }
     let (mr, nr) = isa.run(TileSize);
     assert!(QUERIES.is_multiple_of(mr) && DEPTH.is_multiple_of(nr));
-    let windows = windows(&spec);
-    let keys = windows[0].keys;
-    let shared = Shared { spec, padded_keys: keys.next_multiple_of(nr), padded_dim: dim.next_multiple_of(nr), windows };
-    let blocks = shared.blocks();
-    let tasks: Vec<Task> = shared.tasks(blocks);
+    let grid = Grid::new(&spec);
+    let keys = grid.keys;
+    let shared = Shared { spec, grid, padded_keys: keys.next_multiple_of(nr), padded_dim: dim.next_multiple_of(nr) };
+    let blocks = grid.queries.div_ceil(QUERIES);
+    let pairs = grid.windows() * heads;
 
-    let key_size = shared.padded_keys * dim;
-    let value_size = keys * shared.padded_dim;
-    let pairs = shared.windows.len() * heads;
-    let mut packed_keys = pool.scratch(pairs * key_size);
-    let mut packed_values = pool.scratch(pairs * value_size);
-    let mut outputs = pool.scratch(tasks.len() * QUERIES * dim);
-    pool.install(|| {
-        // Panels of keys are tasks of their own where there are few windows and heads.
-        packed_keys.par_chunks_mut(nr * dim).enumerate().for_each_init(
-            || pool.scratch(nr * dim),
-            |turned, (i, panel)| {
-                let (pair, panel_index) = (i * nr / shared.padded_keys, i % (shared.padded_keys / nr));
-                let first = panel_index * nr;
-                let count = nr.min(keys - first);
-                shared.keys(pair, first, count, turned);
-                let rows = Strided { data: turned, offset: 0, stride: dim };
-                let columns = super::gemm::Activations { rows, width: dim };
-                isa.run(PackColumns { columns: &columns, first: 0, count, at: 0, depth: dim, panel });
-            },
-        );
-        packed_values.par_chunks_mut(keys * nr).enumerate().for_each(|(i, panel)| {
-            let panels = shared.padded_dim / nr;
-            shared.values(i / panels, i % panels * nr, nr, panel);
+    // Where queries alone make tasks enough, a task takes all heads of its queries and writes its rows of `y`. Windows
+    // and heads are tasks elsewhere, whose columns are gathered afterwards.
+    let rows_are_tasks = grid.size.is_none() && blocks >= 4 * pool.threads();
+    let (key_size, value_size) = (shared.padded_keys * dim, keys * shared.padded_dim);
+    let output_size = if rows_are_tasks { 0 } else { blocks * QUERIES * dim };
+    let mut memory = pool.scratch(pairs * (key_size + value_size + output_size));
+    let (packed_keys, memory) = memory.split_at_mut(pairs * key_size);
+    let (packed_values, outputs) = memory.split_at_mut(pairs * value_size);
+    let share = |units: usize, len: usize| units.div_ceil(8 * pool.threads()).max(PACKED.div_ceil(len));
+    let panels = share(packed_keys.len() / (nr * dim), nr * dim);
+    let turned = if spec.turn.is_some() { nr * dim } else { 0 };
+    pool.for_each_with(turned, packed_keys.chunks_mut(panels * nr * dim).enumerate(), |turned, (i, to)| {
+        isa.run(PackKeys { shared: &shared, first: i * panels, turned, to });
+    });
+    let rows = share(packed_values.len() / nr, nr);
+    pool.for_each(packed_values.chunks_mut(rows * nr).enumerate(), |(i, to)| {
+        isa.run(PackValues { shared: &shared, first: i * rows, to });
+    });
+    let (packed_keys, packed_values) = (&*packed_keys, &*packed_values);
+    let block = |task: Task, scratch: &mut [f32], out: &mut [f32], pitch: usize| {
+        let pair = task.window * heads + task.head;
+        let keys = &packed_keys[pair * key_size..][..key_size];
+        let values = &packed_values[pair * value_size..][..value_size];
+        isa.run(Block { shared: &shared, task, keys, values, scratch, out, pitch });
+    };
+    let bias = if let Keys::Boxes { height, width, .. } = spec.pattern { QUERIES * (height + width) } else { 0 };
+    let len = 2 * QUERIES * PITCH + QUERIES * shared.padded_dim + bias;
+    let width = heads * dim;
+    if rows_are_tasks {
+        pool.for_each_with(len, y.chunks_mut(QUERIES * width).enumerate(), |scratch, (i, y)| {
+            for head in 0..heads {
+                let task = Task { window: 0, head, first: i * QUERIES, count: y.len() / width };
+                block(task, scratch, &mut y[head * dim..], width);
+            }
         });
-        outputs.par_chunks_mut(QUERIES * dim).zip(&tasks).for_each_init(
-            || pool.scratch(2 * QUERIES * PITCH + QUERIES * shared.padded_dim + 2 * QUERIES * DEPTH),
-            |scratch, (out, &task)| {
-                let pair = task.window * heads + task.head;
-                isa.run(Block {
-                    shared: &shared,
-                    task,
-                    keys: &packed_keys[pair * key_size..][..key_size],
-                    values: &packed_values[pair * value_size..][..value_size],
-                    scratch,
-                    out,
-                });
-            },
-        );
-        y.par_chunks_mut(heads * dim).enumerate().for_each(|(row, y)| {
+        return;
+    }
+    pool.for_each_with(len, outputs.chunks_exact_mut(QUERIES * dim).enumerate(), |scratch, (i, out)| {
+        let (pair, first) = (i / blocks, i % blocks * QUERIES);
+        let (window, head) = (pair / heads, pair % heads);
+        // Windows at the edge have fewer queries than others, maybe none for this block.
+        let count = grid.window(window).queries.saturating_sub(first).min(QUERIES);
+        block(Task { window, head, first, count }, scratch, out, dim);
+    });
+    let outputs = &*outputs;
+    pool.for_each(y.chunks_mut(ROWS * width).enumerate(), |(i, y)| {
+        for (row, y) in (i * ROWS..).zip(y.chunks_exact_mut(width)) {
             let (window, query) = shared.place(row);
             for (head, y) in y.chunks_exact_mut(dim).enumerate() {
                 let block = (window * heads + head) * blocks + query / QUERIES;
                 y.copy_from_slice(&outputs[(block * QUERIES + query % QUERIES) * dim..][..dim]);
             }
-        });
+        }
     });
 }
 
-/// The windows of a call, row by row. All have equally many keys.
-fn windows(spec: &Spec<'_>) -> Vec<Window> {
-    let Keys::Windows { height, width, size, .. } = spec.pattern else {
-        return vec![Window { top: 0, left: 0, inside: 0, queries: spec.queries, keys: spec.keys }];
-    };
-    assert!(size > 0 && height * width == spec.queries && spec.queries == spec.keys);
-    let mut windows = Vec::new();
-    for top in (0..height).step_by(size) {
-        for left in (0..width).step_by(size) {
-            let (rows, inside) = (size.min(height - top), size.min(width - left));
-            windows.push(Window { top, left, inside, queries: rows * inside, keys: size * size });
-        }
+impl Grid {
+    fn new(spec: &Spec<'_>) -> Self {
+        let Keys::Windows { height, width, size, .. } = spec.pattern else {
+            return Self { height: 1, width: spec.queries, size: None, queries: spec.queries, keys: spec.keys };
+        };
+        assert!(size > 0 && height * width == spec.queries && spec.queries == spec.keys);
+        let queries = size.min(height) * size.min(width);
+        Self { height, width, size: Some(size), queries, keys: size * size }
     }
-    windows
+
+    /// Windows in a row, and rows of windows.
+    fn sides(&self) -> (usize, usize) {
+        self.size.map_or((1, 1), |size| (self.width.div_ceil(size), self.height.div_ceil(size)))
+    }
+
+    fn windows(&self) -> usize {
+        let (columns, rows) = self.sides();
+        columns * rows
+    }
+
+    fn window(&self, index: usize) -> Window {
+        let Some(size) = self.size else {
+            return Window { top: 0, left: 0, inside: self.queries, queries: self.queries };
+        };
+        let columns = self.sides().0;
+        let (top, left) = (index / columns * size, index % columns * size);
+        let (rows, inside) = (size.min(self.height - top), size.min(self.width - left));
+        Window { top, left, inside, queries: rows * inside }
+    }
 }
 
 impl Shared<'_> {
-    /// Blocks of queries in the fullest window.
-    fn blocks(&self) -> usize {
-        self.windows.iter().map(|w| w.queries.div_ceil(QUERIES)).max().unwrap_or(0)
-    }
-
-    /// `[window][head][block]`; those of windows with fewer blocks are empty.
-    fn tasks(&self, blocks: usize) -> Vec<Task> {
-        let mut tasks = Vec::with_capacity(self.windows.len() * self.spec.heads * blocks);
-        for (window, w) in self.windows.iter().enumerate() {
-            for head in 0..self.spec.heads {
-                for first in (0..blocks).map(|b| b * QUERIES) {
-                    let count = w.queries.saturating_sub(first).min(QUERIES);
-                    tasks.push(Task { window, head, first, count });
-                }
-            }
-        }
-        tasks
-    }
-
     /// The window of a row of `y`, and which of its queries the row is.
     fn place(&self, row: usize) -> (usize, usize) {
         let Keys::Windows { width, size, .. } = self.spec.pattern else { return (0, row) };
         let (y, x) = (row / width, row % width);
         let window = y / size * width.div_ceil(size) + x / size;
-        (window, y % size * self.windows[window].inside + x % size)
+        (window, y % size * self.grid.window(window).inside + x % size)
     }
 
     /// Row of `q` and row of the rotary table of a window's query.
     fn query(&self, window: usize, query: usize) -> (usize, usize) {
         let Keys::Windows { width, size, .. } = self.spec.pattern else { return (query, query) };
-        let w = self.windows[window];
+        let w = self.grid.window(window);
         let (y, x) = (query / w.inside, query % w.inside);
         ((w.top + y) * width + w.left + x, y * size + x)
     }
@@ -220,53 +240,9 @@ impl Shared<'_> {
     /// Row of `k` and `v` of a window's key, `None` for padding. Its row of the rotary table is `key` itself.
     fn key(&self, window: usize, key: usize) -> Option<usize> {
         let Keys::Windows { height, width, size, .. } = self.spec.pattern else { return Some(key) };
-        let w = self.windows[window];
+        let w = self.grid.window(window);
         let (y, x) = (w.top + key / size, w.left + key % size);
         (y < height && x < width).then_some(y * width + x)
-    }
-
-    /// Keys `first .. first + count` of a window and head, turned, to `[count, head_dim]`.
-    fn keys(&self, pair: usize, first: usize, count: usize, to: &mut [f32]) {
-        let (window, head) = (pair / self.spec.heads, pair % self.spec.heads);
-        let dim = self.spec.head_dim;
-        for (key, to) in (first..first + count).zip(to.chunks_exact_mut(dim)) {
-            let k = match (self.key(window, key), self.spec.pattern) {
-                (None, Keys::Windows { pad_k, .. }) => &pad_k[head * dim..][..dim],
-                (row, _) => &self.spec.k.row(row.unwrap_or(key), (head + 1) * dim)[head * dim..],
-            };
-            turn(k, self.spec.turn, key, 1.0, to);
-        }
-    }
-
-    /// Columns `column .. column + nr` of all values of a window and head, to `[keys, nr]`.
-    fn values(&self, pair: usize, column: usize, nr: usize, to: &mut [f32]) {
-        let (window, head) = (pair / self.spec.heads, pair % self.spec.heads);
-        let dim = self.spec.head_dim;
-        let count = nr.min(dim - column);
-        for (key, to) in to.chunks_exact_mut(nr).enumerate() {
-            let v = match (self.key(window, key), self.spec.pattern) {
-                (None, Keys::Windows { pad_v, .. }) => &pad_v[head * dim..][..dim],
-                (row, _) => &self.spec.v.row(row.unwrap_or(key), (head + 1) * dim)[head * dim..],
-            };
-            to[..count].copy_from_slice(&v[column..][..count]);
-            to[count..].fill(0.0);
-        }
-    }
-}
-
-/// `to = rope(x) · scale`: pairs `(2i, 2i + 1)` turn by the angle of `token` and `i`.
-#[inline(always)]
-fn turn(x: &[f32], table: Option<Turn<'_>>, token: usize, scale: f32, to: &mut [f32]) {
-    match table {
-        None => to.iter_mut().zip(x).for_each(|(to, x)| *to = x * scale),
-        Some(Turn { cos, sin }) => {
-            let half = x.len() / 2;
-            let angles = cos[token * half..][..half].iter().zip(&sin[token * half..][..half]);
-            let pairs = to.as_chunks_mut::<2>().0.iter_mut().zip(x.as_chunks::<2>().0);
-            for ((to, x), (cos, sin)) in pairs.zip(angles) {
-                *to = [(x[0] * cos - x[1] * sin) * scale, (x[1] * cos + x[0] * sin) * scale];
-            }
-        }
     }
 }
 
@@ -279,8 +255,10 @@ struct Block<'a> {
     /// `[panel][keys][NR]`.
     values: &'a [f32],
     scratch: &'a mut [f32],
-    /// `[QUERIES, head_dim]`.
+    /// Rows of `head_dim`, one of each query.
     out: &'a mut [f32],
+    /// Elements between their starts.
+    pitch: usize,
 }
 
 impl Kernel for Block<'_> {
@@ -288,10 +266,10 @@ impl Kernel for Block<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self { shared, task, keys, values, scratch, out } = self;
+        let Self { shared, task, keys, values, scratch, out, pitch } = self;
         let Shared { spec, padded_dim, .. } = shared;
         let (dim, nr) = (spec.head_dim, S::Tile::NR);
-        let key_count = shared.windows[task.window].keys;
+        let key_count = shared.grid.keys;
         let tiles = task.count.next_multiple_of(S::Tile::MR);
 
         let (queries, scratch) = scratch.split_at_mut(QUERIES * PITCH);
@@ -302,7 +280,7 @@ impl Kernel for Block<'_> {
             if i < task.count {
                 let (row, token) = shared.query(task.window, task.first + i);
                 let q = &spec.q.row(row, (task.head + 1) * dim)[task.head * dim..];
-                turn(q, spec.turn, token, spec.scale, &mut to[..dim]);
+                turn(s, q, spec.turn, token, spec.scale, &mut to[..dim]);
             } else {
                 to[..dim].fill(0.0);
             }
@@ -342,9 +320,12 @@ impl Kernel for Block<'_> {
                 S::Tile::column_panel(s, scores, &panel[first * nr..], count, out);
             }
         }
-        for (i, out) in out.chunks_exact_mut(dim).enumerate().take(task.count) {
-            let scale = 1.0 / totals[i];
-            out.iter_mut().zip(&sums[i * padded_dim..]).for_each(|(out, sum)| *out = sum * scale);
+        for i in 0..task.count {
+            let (sums, out) = (&sums[i * padded_dim..][..dim], &mut out[i * pitch..][..dim]);
+            let scale = s.splat(1.0 / totals[i]);
+            for j in (0..dim).step_by(S::LANES) {
+                s.store_head(s.mul(s.load_head(&sums[j..]), scale), &mut out[j..]);
+            }
         }
     }
 }
@@ -430,5 +411,6 @@ impl<'a> BoxBias<'a> {
     }
 }
 
+mod pack;
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,7 @@
 //! Convolutions as products: 3×3 by reading pixels in the order of the kernel, 2×2 transposed by spreading the product.
 
-use rayon::prelude::*;
-
 use super::activation::Finish;
-use super::gemm::{After, Columns, Rows, Strided, gemm};
+use super::gemm::{After, Columns, DEPTH, Out, PITCH, PackColumns, Row, Rows, Strided, Tile, TileSize, pack_rows};
 use super::isa::Isa;
 use super::pool::Pool;
 use super::simd::{Kernel, Simd};
@@ -38,8 +36,12 @@ impl Rows for Neighbours<'_> {
     }
 }
 
-/// [`crate::ops::Ops::deconv2x2`]: the product `[h·w, 4·cout]`, whose rows hold the four pixels each input pixel becomes,
-/// is spread over the picture, where the epilogue's rows are.
+/// Fewest rows of input that a task of [`deconv2x2`] is made for: as many as the GEMM's.
+const ROWS: usize = 144;
+
+/// [`crate::ops::Ops::deconv2x2`]: each input pixel becomes two pixels of an upper and two of a lower line, so that the
+/// product is two, of `2·cout` columns each, whose rows lie one after the other in every second line of `y`. They are
+/// made there: a product `[h·w, 4·cout]` to be spread afterwards would be as large as `y`.
 pub fn deconv2x2(
     pool: &Pool,
     isa: Isa,
@@ -49,38 +51,86 @@ pub fn deconv2x2(
     after: After<'_>,
     y: &mut [f32],
 ) {
-    let mut product = pool.scratch(h * w * 4 * cout);
-    let sums = After { bias: after.bias, ..After::NOTHING };
-    gemm(pool, isa, &x, weights, (h * w, 4 * cout, cin), sums, &mut product);
-    pool.install(|| {
-        // Two lines of output come from one of input.
-        let lines = y.par_chunks_mut(4 * w * cout).zip(product.par_chunks(4 * w * cout));
-        lines.enumerate().for_each(|(line, (y, product))| isa.run(Spread { line, w, cout, product, after, y }));
-    });
+    assert_eq!(y.len(), h * w * 4 * cout);
+    assert!(cin > 0, "a product over nothing");
+    if y.is_empty() {
+        return;
+    }
+    let (mr, nr) = isa.run(TileSize);
+    let padded = w.next_multiple_of(mr);
+    let lines = h.div_ceil(4 * pool.threads()).min(ROWS.div_ceil(w));
+    let pair = 2 * cout;
+    let panels = pair.div_ceil(nr);
+    let mut packed = pool.scratch(2 * panels * nr * DEPTH.min(cin));
+    for at in (0..cin).step_by(DEPTH) {
+        let depth = DEPTH.min(cin - at);
+        let packed = &mut packed[..2 * panels * nr * depth];
+        pool.for_each(packed.chunks_exact_mut(depth * nr).enumerate(), |(i, panel)| {
+            let (dy, column) = (i / panels, i % panels * nr);
+            let (first, count) = (dy * pair + column, nr.min(pair - column));
+            isa.run(PackColumns { columns: weights, first, count, at, depth, panel });
+        });
+        let (packed, last) = (&*packed, at + depth == cin);
+        let tasks = y.chunks_mut(lines * 4 * w * cout).enumerate();
+        pool.for_each_with(lines * padded * PITCH, tasks, |scratch, (i, y)| {
+            let (first, count) = (i * lines, y.len() / (4 * w * cout));
+            let rows = &mut scratch.as_chunks_mut().0[..count * padded];
+            for (line, rows) in (first..).zip(rows.chunks_exact_mut(padded)) {
+                pack_rows(&x, line * w, w, at, depth, rows);
+            }
+            let after = last.then_some(after);
+            isa.run(Lines { rows, columns: packed, first, w, cout, depth, accumulate: at > 0, after, y });
+        });
+    }
 }
 
-struct Spread<'a> {
-    line: usize,
+/// Some lines of input by all packed columns.
+struct Lines<'a> {
+    /// Packed rows, each line padded to whole tiles.
+    rows: &'a [Row],
+    /// `[2][panel][depth][NR]`
+    columns: &'a [f32],
+    /// Number of the first line.
+    first: usize,
     w: usize,
     cout: usize,
-    /// `[w, 2, 2, cout]`
-    product: &'a [f32],
-    after: After<'a>,
-    /// `[2, w, 2, cout]`
+    depth: usize,
+    /// Whether `y` holds the sums over earlier elements.
+    accumulate: bool,
+    /// What follows, if these are the last elements.
+    after: Option<After<'a>>,
+    /// `[lines, 2, w, 2, cout]`
     y: &'a mut [f32],
 }
 
-impl Kernel for Spread<'_> {
+impl Kernel for Lines<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let cout = self.cout;
-        for (i, y) in self.y.chunks_exact_mut(cout).enumerate() {
-            let (dy, x, dx) = (i / (2 * self.w), i / 2 % self.w, i % 2);
-            y.copy_from_slice(&self.product[(x * 4 + dy * 2 + dx) * cout..][..cout]);
-            let add = self.after.add.map(|a| a.row(self.line * 4 * self.w + i, cout));
-            Finish { bias: None, add, act: self.after.act }.apply(s, y);
+        let Self { rows, columns, first, w, cout, depth, accumulate, after, y } = self;
+        let (nr, pair) = (S::Tile::NR, 2 * cout);
+        let padded = w.next_multiple_of(S::Tile::MR);
+        let panels = pair.div_ceil(nr);
+        for (i, panel) in columns.chunks_exact(depth * nr).enumerate() {
+            let (dy, column) = (i / panels, i % panels * nr);
+            let outputs = y.chunks_exact_mut(w * pair).skip(dy).step_by(2);
+            for (rows, to) in rows.chunks_exact(padded).zip(outputs) {
+                let to = &mut to[column..];
+                let out = Out { to, pitch: pair, cols: nr.min(pair - column), rows: w, accumulate };
+                S::Tile::column_panel(s, rows, panel, depth, out);
+            }
+        }
+        let Some(after) = after else { return };
+        // Two neighbours at a time, where what is added to them is contiguous as they are.
+        let piece = if after.add.is_none_or(|a| a.stride == cout) { pair } else { cout };
+        for (line, y) in (2 * first..).zip(y.chunks_exact_mut(w * pair)) {
+            for (j, y) in y.chunks_exact_mut(piece).enumerate() {
+                let pixel = line * 2 * w + j * piece / cout;
+                let bias = after.bias.map(|b| &b[line % 2 * pair + j * piece % pair..][..piece]);
+                let add = after.add.map(|a| a.row(pixel, piece));
+                Finish { bias, add, act: after.act }.apply(s, y);
+            }
         }
     }
 }
@@ -88,17 +138,17 @@ impl Kernel for Spread<'_> {
 /// [`crate::ops::Ops::patches`]
 pub fn patches(pool: &Pool, x: &[f32], (h, w, c, p): (usize, usize, usize, usize), y: &mut [f32]) {
     assert!(p > 0 && h.is_multiple_of(p) && w.is_multiple_of(p), "{h} x {w} pixels in patches of {p}");
-    pool.install(|| {
-        y.par_chunks_mut(c * p * p).enumerate().for_each(|(i, y)| {
-            let (top, left) = (i / (w / p) * p, i % (w / p) * p);
+    // A task is a line of patches.
+    pool.for_each(y.chunks_mut(w * c * p).enumerate(), |(line, y)| {
+        for (i, y) in y.chunks_exact_mut(c * p * p).enumerate() {
             for (channel, y) in y.chunks_exact_mut(p * p).enumerate() {
                 for (dy, y) in y.chunks_exact_mut(p).enumerate() {
-                    let line = &x[((top + dy) * w + left) * c..][..p * c];
-                    for (y, pixel) in y.iter_mut().zip(line.chunks_exact(c)) {
+                    let pixels = &x[((line * p + dy) * w + i * p) * c..][..p * c];
+                    for (y, pixel) in y.iter_mut().zip(pixels.chunks_exact(c)) {
                         *y = pixel[channel];
                     }
                 }
             }
-        });
+        }
     });
 }

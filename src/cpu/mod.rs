@@ -3,8 +3,8 @@
 //! Everything computes in f32 on activations in flat buffers; weights stay as they are stored and are widened as they
 //! are read. Each operation checks its dimensions here, then hands slices to its file:
 //!
-//! - `simd`: vector instructions behind tokens, the only `unsafe`; `isa`: which of them this processor has
-//! - `pool`: threads and scratch memory
+//! - `simd`: vector instructions behind tokens; `isa`: which of them this processor has
+//! - `pool`: scratch memory and loops over tasks, on the threads of `crew`
 //! - `gemm`: dense products, by which `linear`, `dot` and the convolutions of `conv` are done
 //! - `attention`, `norm`, `activation`: the rest of what takes time
 //! - `rows`, `resample`, `roi`, `boxes`: what does not
@@ -13,6 +13,8 @@ mod activation;
 mod attention;
 mod boxes;
 mod conv;
+#[allow(unsafe_code)]
+mod crew;
 mod gemm;
 mod isa;
 mod norm;
@@ -101,7 +103,8 @@ pub struct CpuOps {
 }
 
 impl CpuOps {
-    /// A back end with threads of its own, by default one per physical core. They end with the last clone.
+    /// A back end with threads of its own, its caller counting as one of them, by default one per physical core. They
+    /// end with the last clone.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] for zero threads, [`ErrorKind::OutOfMemory`] if they cannot be started.

@@ -3,8 +3,6 @@
 //! Two passes, mean first: what is squared is the difference from the mean, so that nothing cancels. Sums are f32 over short
 //! pieces and f64 over those, which keeps the statistics within a few ulps at any length.
 
-use rayon::prelude::*;
-
 use super::activation::activate;
 use super::gemm::Strided;
 use super::isa::Isa;
@@ -31,9 +29,8 @@ const ROWS: usize = 32;
 /// `y[rows, width]`, each row of `x` normalised by itself.
 pub fn layer_norm(pool: &Pool, isa: Isa, x: Strided<'_>, p: Parameters<'_>, y: &mut [f32]) {
     let width = p.gamma.len();
-    pool.install(|| {
-        y.par_chunks_mut(ROWS * width).enumerate().for_each(|(i, y)| isa.run(LayerNorm { x, first: i * ROWS, p, y }));
-    });
+    let tasks = y.chunks_mut(ROWS * width).enumerate();
+    pool.for_each(tasks, |(i, y)| isa.run(LayerNorm { x, first: i * ROWS, p, y }));
 }
 
 struct LayerNorm<'a> {
@@ -96,29 +93,31 @@ fn sum<S: Simd, const SQUARED: bool>(s: S, x: &[f32], centre: f32) -> f64 {
 pub fn group_norm(pool: &Pool, isa: Isa, x: &[f32], groups: usize, p: Parameters<'_>, y: &mut [f32]) {
     let width = p.gamma.len();
     assert!(groups > 0 && width.is_multiple_of(groups), "{width} channels in {groups} groups");
-    let per_group = (x.len() / width * (width / groups)) as f64;
-    pool.install(|| {
-        let channels = |centre: &[f32], squared| {
-            let chunks = x.par_chunks(ROWS * width).map(|x| isa.run(ChannelSums { x, centre, squared }));
-            // Added up in the picture's order, so that the result does not depend on who computed what.
-            let mut sums = vec![0.0f64; width];
-            for part in chunks.collect::<Vec<_>>() {
-                sums.iter_mut().zip(part).for_each(|(sum, p)| *sum += f64::from(p));
-            }
-            // Each channel gets its group's mean.
-            let mut means = vec![0.0f64; width];
-            for (sums, means) in sums.chunks_exact(width / groups).zip(means.chunks_exact_mut(width / groups)) {
-                means.fill(sums.iter().sum::<f64>() / per_group);
-            }
-            means
-        };
-        let mean: Vec<f32> = channels(&vec![0.0; width], false).into_iter().map(|m| m as f32).collect();
-        let variance = channels(&mean, true);
-        let scale: Vec<f32> =
-            variance.iter().zip(p.gamma).map(|(v, &g)| (f64::from(g) / (v + f64::from(p.eps)).sqrt()) as f32).collect();
-        y.par_chunks_mut(ROWS * width).zip(x.par_chunks(ROWS * width)).for_each(|(y, x)| {
-            isa.run(ScaleChannels { x, mean: &mean, scale: &scale, p, y });
-        });
+    let size = width / groups;
+    let per_group = (x.len() / width * size) as f64;
+    let pieces = x.len().div_ceil(ROWS * width);
+    let mut memory = pool.scratch((pieces + 2) * width);
+    let (parts, channels) = memory.split_at_mut(pieces * width);
+    let (centre, scale) = channels.split_at_mut(width);
+    // Sums of each piece, then of a group's channels in all pieces, in the picture's order, so that the result does not
+    // depend on who computed what.
+    let mean_of = |parts: &mut [f32], centre: &[f32], squared: bool, to: &mut dyn FnMut(usize, f64)| {
+        let tasks = parts.chunks_exact_mut(width).zip(x.chunks(ROWS * width));
+        pool.for_each(tasks, |(sums, x)| isa.run(ChannelSums { x, centre, squared, sums }));
+        for group in 0..groups {
+            let members = parts.chunks_exact(width).flat_map(|sums| &sums[group * size..][..size]);
+            to(group, members.map(|&sum| f64::from(sum)).sum::<f64>() / per_group);
+        }
+    };
+    scale.fill(0.0);
+    mean_of(parts, scale, false, &mut |group, mean| centre[group * size..][..size].fill(mean as f32));
+    mean_of(parts, centre, true, &mut |group, variance| {
+        let members = scale[group * size..][..size].iter_mut().zip(&p.gamma[group * size..]);
+        members.for_each(|(s, &g)| *s = (f64::from(g) / (variance + f64::from(p.eps)).sqrt()) as f32);
+    });
+    let (mean, scale) = (&*centre, &*scale);
+    pool.for_each(y.chunks_mut(ROWS * width).zip(x.chunks(ROWS * width)), |(y, x)| {
+        isa.run(ScaleChannels { x, mean, scale, p, y });
     });
 }
 
@@ -127,22 +126,24 @@ struct ChannelSums<'a> {
     x: &'a [f32],
     centre: &'a [f32],
     squared: bool,
+    /// One of each channel.
+    sums: &'a mut [f32],
 }
 
 impl Kernel for ChannelSums<'_> {
-    type Output = Vec<f32>;
+    type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> Vec<f32> {
-        let width = self.centre.len();
-        let mut sums = vec![0.0; width];
+    fn run<S: Simd>(self, s: S) {
+        let sums = self.sums;
+        let width = sums.len();
+        sums.fill(0.0);
         for x in self.x.chunks_exact(width) {
             for i in (0..width).step_by(S::LANES) {
                 let (sum, v) = (s.load_head(&sums[i..]), s.sub(s.load_head(&x[i..]), s.load_head(&self.centre[i..])));
                 s.store_head(if self.squared { s.mul_add(v, v, sum) } else { s.add(sum, v) }, &mut sums[i..]);
             }
         }
-        sums
     }
 }
 

@@ -2,56 +2,71 @@
 
 use std::num::NonZero;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Mutex, PoisonError};
 
+use super::crew::Crew;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Threads owned by a back end, joined when it is dropped: a host that unloads the library must find none left.
 pub(crate) struct Pool {
-    /// `None` only while being dropped.
-    rayon: Option<rayon::ThreadPool>,
-    handles: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    crew: Crew,
     scratch: Mutex<Vec<Vec<f32>>>,
 }
 
 impl Pool {
-    /// `threads` of them, as many as there are physical cores by default.
+    /// `threads` of them, the caller of an operation counting as one; as many as there are physical cores by default.
     pub fn new(threads: Option<usize>) -> Result<Self> {
         let threads = threads.unwrap_or_else(physical_cores);
         if threads == 0 {
             return Err(Error::invalid("threads: expected at least 1, found 0"));
         }
-        let handles = Arc::new(Mutex::new(Vec::new()));
-        let kept = Arc::clone(&handles);
-        let rayon = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .spawn_handler(move |thread| {
-                let name = format!("sam3-cpu-{}", thread.index());
-                let handle = std::thread::Builder::new().name(name).spawn(|| thread.run())?;
-                kept.lock().unwrap_or_else(PoisonError::into_inner).push(handle);
-                Ok(())
-            })
-            .build()
-            .map_err(|e| {
-                Error::new(ErrorKind::OutOfMemory, format!("expected to start {threads} threads")).with_source(e)
-            })?;
-        Ok(Self { rayon: Some(rayon), handles, scratch: Mutex::default() })
+        let crew = Crew::new(threads).map_err(|e| {
+            Error::new(ErrorKind::OutOfMemory, format!("expected to start {threads} threads")).with_source(e)
+        })?;
+        Ok(Self { crew, scratch: Mutex::default() })
     }
 
-    /// How many threads there are.
+    /// How many threads work on an operation.
     pub fn threads(&self) -> usize {
-        self.rayon.as_ref().map_or(1, rayon::ThreadPool::current_num_threads)
+        self.crew.threads()
     }
 
-    /// Runs `work` on the pool; parallel iterators inside use its threads.
-    pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        self.rayon.as_ref().expect("the pool lives as long as its back end").install(work)
+    /// Does `work` with each item, on all threads. Items are handed out one by one in their order, so that who is
+    /// faster does more.
+    pub fn for_each<T: Send>(&self, items: impl ExactSizeIterator<Item = T> + Send, work: impl Fn(T) + Sync) {
+        self.for_each_with(0, items, |_, item| work(item));
+    }
+
+    /// As [`Pool::for_each`], with `len` unspecified elements of scratch for each thread.
+    pub fn for_each_with<T: Send>(
+        &self,
+        len: usize,
+        items: impl ExactSizeIterator<Item = T> + Send,
+        work: impl Fn(&mut [f32], T) + Sync,
+    ) {
+        let hands = self.threads().min(items.len());
+        // The caller takes memory for all, so that what is taken does not depend on who comes first.
+        let mut memory = self.scratch(hands * len);
+        if hands <= 1 {
+            return items.for_each(|item| work(&mut memory, item));
+        }
+        let shares = Mutex::new(memory.chunks_exact_mut(len.max(1)));
+        let items = Mutex::new(items);
+        self.crew.run(hands - 1, &|| {
+            let share = if len == 0 { Some(&mut [][..]) } else { next(&shares) };
+            let Some(share) = share else { return };
+            while let Some(item) = next(&items) {
+                work(share, item);
+            }
+        });
     }
 
     /// Memory of `len` unspecified elements until the lease is dropped. Leases are few and recur with the same sizes
     /// at every call of an operation, so the memory of earlier ones serves again, without page faults.
     pub fn scratch(&self, len: usize) -> Lease<'_> {
+        if len == 0 {
+            return Lease { memory: Vec::new(), len, pool: self };
+        }
         let mut free = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         // The tightest fit; else let the largest grow.
         let fit = (0..free.len()).filter(|&i| free[i].len() >= len).min_by_key(|&i| free[i].len());
@@ -59,27 +74,17 @@ impl Pool {
         let mut memory = pick.map(|i| free.swap_remove(i)).unwrap_or_default();
         drop(free);
         if memory.len() < len {
-            memory.clear();
-            memory.reserve_exact(len);
-            memory.resize(len, 0.0);
+            // Freed first. The new one comes zeroed from the system, which costs nothing before it is used.
+            drop(memory);
+            memory = vec![0.0; len];
         }
         Lease { memory, len, pool: self }
     }
 }
 
-impl Drop for Pool {
-    fn drop(&mut self) {
-        // Tells the threads to finish; does not wait.
-        self.rayon = None;
-        let me = std::thread::current().id();
-        for handle in self.handles.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            // The last owner may be work on a thread of this very pool, which cannot wait for itself.
-            if handle.thread().id() != me {
-                // A panic was already handed to the caller of `install`.
-                let _ = handle.join();
-            }
-        }
-    }
+/// The next of what several threads share.
+fn next<T>(items: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
+    items.lock().unwrap_or_else(PoisonError::into_inner).next()
 }
 
 /// Scratch memory on loan; goes back on drop.
@@ -106,6 +111,9 @@ impl DerefMut for Lease<'_> {
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
         let memory = std::mem::take(&mut self.memory);
+        if memory.is_empty() {
+            return;
+        }
         self.pool.scratch.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
     }
 }
@@ -133,15 +141,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runs_on_its_own_threads_and_joins_them() {
-        let pool = Pool::new(Some(3)).unwrap();
-        assert_eq!(pool.threads(), 3);
-        let name = pool.install(|| std::thread::current().name().map(str::to_owned)).unwrap();
-        assert!(name.starts_with("sam3-cpu-"), "{name}");
-        let handles = Arc::downgrade(&pool.handles);
-        drop(pool);
-        // The start handler's clone went with the builder, the pool's with the pool.
-        assert_eq!(handles.strong_count(), 0);
+    fn every_item_is_worked_on_with_scratch_of_its_own() {
+        for threads in [1, 2, 5] {
+            let pool = Pool::new(Some(threads)).unwrap();
+            assert_eq!(pool.threads(), threads);
+            for (count, len) in [(0, 3), (1, 3), (2, 0), (1000, 7)] {
+                let mut out = vec![0.0; count];
+                pool.for_each_with(len, out.iter_mut().enumerate(), |scratch, (i, out)| {
+                    assert_eq!(scratch.len(), len);
+                    scratch.fill(i as f32);
+                    std::hint::black_box(&mut *scratch);
+                    *out = scratch.iter().sum::<f32>() + 1.0;
+                });
+                assert!((0..count).all(|i| out[i] == (i * len) as f32 + 1.0), "{threads} threads, {count} of {len}");
+            }
+        }
         assert!(Pool::new(Some(0)).is_err());
     }
 

@@ -1,7 +1,5 @@
 //! Pixels in, and between the sizes of a feature pyramid.
 
-use rayon::prelude::*;
-
 use super::isa::Isa;
 use super::pool::Pool;
 use super::rows::Sum;
@@ -11,12 +9,10 @@ const VALUES: usize = 1 << 16;
 
 /// [`crate::ops::Ops::ingest`]
 pub fn ingest(pool: &Pool, rgb: &[u8], y: &mut [f32]) {
-    pool.install(|| {
-        y.par_chunks_mut(VALUES).zip(rgb.par_chunks(VALUES)).for_each(|(y, rgb)| {
-            for (y, &v) in y.iter_mut().zip(rgb) {
-                *y = (f32::from(v) - 127.5) / 127.5;
-            }
-        });
+    pool.for_each(y.chunks_mut(VALUES).zip(rgb.chunks(VALUES)), |(y, rgb)| {
+        for (y, &v) in y.iter_mut().zip(rgb) {
+            *y = (f32::from(v) - 127.5) / 127.5;
+        }
     });
 }
 
@@ -31,12 +27,10 @@ pub fn upsample_add(
     c: usize,
     y: &mut [f32],
 ) {
-    pool.install(|| {
-        y.par_chunks_mut(ow * c).zip(skip.par_chunks(ow * c)).enumerate().for_each(|(i, (y, skip))| {
-            let line = &x[i * h / oh * w * c..][..w * c];
-            for (j, (y, skip)) in y.chunks_exact_mut(c).zip(skip.chunks_exact(c)).enumerate() {
-                isa.run(Sum { a: &line[j * w / ow * c..][..c], b: skip, y });
-            }
-        });
+    pool.for_each(y.chunks_mut(ow * c).zip(skip.chunks(ow * c)).enumerate(), |(i, (y, skip))| {
+        let line = &x[i * h / oh * w * c..][..w * c];
+        for (j, (y, skip)) in y.chunks_exact_mut(c).zip(skip.chunks_exact(c)).enumerate() {
+            isa.run(Sum { a: &line[j * w / ow * c..][..c], b: skip, y });
+        }
     });
 }

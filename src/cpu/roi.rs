@@ -1,8 +1,9 @@
 //! RoI align.
 
-use rayon::prelude::*;
-
 use super::pool::Pool;
+
+/// Channels summed at a time.
+const CHANNELS: usize = 64;
 
 /// [`crate::ops::Ops::roi_align`]: `torchvision.ops.roi_align` with `aligned=False`, `sampling_ratio=-1`.
 ///
@@ -16,35 +17,33 @@ pub fn roi_align(
     size: usize,
     y: &mut [f32],
 ) {
-    pool.install(|| {
-        y.par_chunks_mut(c * size * size).zip(boxes).for_each(|(y, &[x0, y0, x1, y1])| {
-            let (bin_h, bin_w) = ((y1 - y0).max(1.0) / size as f32, (x1 - x0).max(1.0) / size as f32);
-            // A bin of side b takes ⌈b⌉ samples; `as` saturates, NaN becomes 0 and yields zeros.
-            let (rows, columns) = (bin_h.ceil() as usize, bin_w.ceil() as usize);
-            let mut sums = vec![0.0f64; c];
-            for bin in 0..size * size {
-                sums.fill(0.0);
-                for iy in 0..rows {
-                    let sy = y0 + (bin / size) as f32 * bin_h + (iy as f32 + 0.5) * bin_h / rows as f32;
-                    let Some(sy) = sample(sy, h) else { continue };
-                    for ix in 0..columns {
-                        let sx = x0 + (bin % size) as f32 * bin_w + (ix as f32 + 0.5) * bin_w / columns as f32;
-                        let Some(sx) = sample(sx, w) else { continue };
-                        for (row, wy) in sy {
-                            for (column, wx) in sx {
-                                let weight = f64::from(wy * wx);
-                                let pixel = &x[(row * w + column) * c..][..c];
-                                sums.iter_mut().zip(pixel).for_each(|(sum, &v)| *sum += weight * f64::from(v));
-                            }
+    pool.for_each(y.chunks_mut(c * size * size).zip(boxes), |(y, &[x0, y0, x1, y1])| {
+        let (bin_h, bin_w) = ((y1 - y0).max(1.0) / size as f32, (x1 - x0).max(1.0) / size as f32);
+        // A bin of side b takes ⌈b⌉ samples; `as` saturates, NaN becomes 0 and yields zeros.
+        let (rows, columns) = (bin_h.ceil() as usize, bin_w.ceil() as usize);
+        for (bin, first) in (0..size * size).flat_map(|bin| (0..c).step_by(CHANNELS).map(move |first| (bin, first))) {
+            let mut sums = [0.0f64; CHANNELS];
+            let sums = &mut sums[..CHANNELS.min(c - first)];
+            for iy in 0..rows {
+                let sy = y0 + (bin / size) as f32 * bin_h + (iy as f32 + 0.5) * bin_h / rows as f32;
+                let Some(sy) = sample(sy, h) else { continue };
+                for ix in 0..columns {
+                    let sx = x0 + (bin % size) as f32 * bin_w + (ix as f32 + 0.5) * bin_w / columns as f32;
+                    let Some(sx) = sample(sx, w) else { continue };
+                    for (row, wy) in sy {
+                        for (column, wx) in sx {
+                            let weight = f64::from(wy * wx);
+                            let pixel = &x[(row * w + column) * c + first..][..sums.len()];
+                            sums.iter_mut().zip(pixel).for_each(|(sum, &v)| *sum += weight * f64::from(v));
                         }
                     }
                 }
-                let count = (rows * columns).max(1) as f64;
-                for (channel, sum) in sums.iter().enumerate() {
-                    y[channel * size * size + bin] = (sum / count) as f32;
-                }
             }
-        });
+            let count = (rows * columns).max(1) as f64;
+            for (channel, sum) in (first..).zip(sums) {
+                y[channel * size * size + bin] = (*sum / count) as f32;
+            }
+        }
     });
 }
 

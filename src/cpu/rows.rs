@@ -1,7 +1,5 @@
 //! Adding, copying, gathering and averaging rows.
 
-use rayon::prelude::*;
-
 use super::gemm::{Columns, Strided};
 use super::isa::Isa;
 use super::pool::Pool;
@@ -37,24 +35,20 @@ impl Kernel for Sum<'_> {
 /// [`crate::ops::Ops::add`]
 pub fn add(pool: &Pool, isa: Isa, a: Strided<'_>, b: Strided<'_>, b_rows: usize, width: usize, y: &mut [f32]) {
     let rows = rows_of_task(width);
-    pool.install(|| {
-        y.par_chunks_mut(rows * width).enumerate().for_each(|(i, y)| {
-            for (r, y) in (i * rows..).zip(y.chunks_exact_mut(width)) {
-                isa.run(Sum { a: a.row(r, width), b: b.row(r % b_rows, width), y });
-            }
-        });
+    pool.for_each(y.chunks_mut(rows * width).enumerate(), |(i, y)| {
+        for (r, y) in (i * rows..).zip(y.chunks_exact_mut(width)) {
+            isa.run(Sum { a: a.row(r, width), b: b.row(r % b_rows, width), y });
+        }
     });
 }
 
 /// [`crate::ops::Ops::copy`], to exactly `[rows, width]`.
 pub fn copy(pool: &Pool, x: Strided<'_>, width: usize, y: &mut [f32]) {
     let rows = rows_of_task(width);
-    pool.install(|| {
-        y.par_chunks_mut(rows * width).enumerate().for_each(|(i, y)| {
-            for (r, y) in (i * rows..).zip(y.chunks_exact_mut(width)) {
-                y.copy_from_slice(x.row(r, width));
-            }
-        });
+    pool.for_each(y.chunks_mut(rows * width).enumerate(), |(i, y)| {
+        for (r, y) in (i * rows..).zip(y.chunks_exact_mut(width)) {
+            y.copy_from_slice(x.row(r, width));
+        }
     });
 }
 
@@ -82,11 +76,14 @@ pub fn gather(table: &impl Columns, ids: &[u32], width: usize, y: &mut [f32]) {
     }
 }
 
-/// [`crate::ops::Ops::mean_rows`], summed in f64.
+/// [`crate::ops::Ops::mean_rows`], summed in f64, a few columns at a time.
 pub fn mean_rows(x: Strided<'_>, rows: usize, y: &mut [f32]) {
-    let mut sums = vec![0.0f64; y.len()];
-    for r in 0..rows {
-        sums.iter_mut().zip(x.row(r, y.len())).for_each(|(sum, &x)| *sum += f64::from(x));
+    let width = y.len();
+    for (i, y) in y.chunks_mut(32).enumerate() {
+        let mut sums = [0.0f64; 32];
+        for r in 0..rows {
+            sums.iter_mut().zip(&x.row(r, width)[i * 32..]).for_each(|(sum, &x)| *sum += f64::from(x));
+        }
+        y.iter_mut().zip(sums).for_each(|(y, sum)| *y = (sum / rows as f64) as f32);
     }
-    y.iter_mut().zip(sums).for_each(|(y, sum)| *y = (sum / rows as f64) as f32);
 }

@@ -48,6 +48,87 @@ pub fn devices() -> Result<usize> {
     }
 }
 
+/// What can be said of a device without opening it.
+pub struct Listing {
+    /// What the device calls itself.
+    pub name: String,
+    /// Compute capability, major and minor.
+    pub capability: (u32, u32),
+    /// Bytes of its memory, all and free; `None` where the driver does not say, as of a device that another process has
+    /// for itself.
+    pub memory: Option<(u64, u64)>,
+}
+
+impl Listing {
+    /// Looks at the device of this index. The driver tells free memory within a context alone, so this makes the
+    /// device's own for a moment, unless it is in use already; the calling thread gets its own back.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`devices`]; `InvalidArgument` for an index that is not there; `Unsupported` if there are no kernels
+    /// for it.
+    pub fn of(index: usize) -> Result<Self> {
+        let Found { device, name, capability, .. } = find(index)?;
+        Ok(Self { name, capability, memory: memory_of(device) })
+    }
+}
+
+/// All and free bytes of a device's memory.
+fn memory_of(device: sys::CUdevice) -> Option<(u64, u64)> {
+    let before = result::ctx::get_current().ok()?;
+    // SAFETY: `device` was given out by the driver; released below, once.
+    let context = unsafe { result::primary_ctx::retain(device) }.ok()?;
+    // SAFETY: the context is retained.
+    let bound = unsafe { result::ctx::set_current(context) };
+    let told = bound.and_then(|()| result::mem_get_info());
+    // SAFETY: `before` was current on this thread, or is null and leaves it without one; `context` is used no more.
+    unsafe {
+        let _ = result::ctx::set_current(before.unwrap_or(std::ptr::null_mut()));
+        let _ = result::primary_ctx::release(device);
+    }
+    told.ok().map(|(free, total)| (total as u64, free as u64))
+}
+
+/// A device that there are kernels for.
+struct Found {
+    device: sys::CUdevice,
+    name: String,
+    capability: (u32, u32),
+    binary: &'static [u8],
+}
+
+/// An attribute of a device, 0 for what is negative.
+fn attribute(device: sys::CUdevice, which: sys::CUdevice_attribute) -> Result<u32> {
+    // SAFETY: `device` was given out by the driver.
+    let value = unsafe { result::device::get_attribute(device, which) };
+    value.map(|v| v.max(0) as u32).map_err(|e| failed("attribute of the device", e))
+}
+
+/// The device of this index, if it is there and there are kernels for it.
+fn find(index: usize) -> Result<Found> {
+    let count = devices()?;
+    if index >= count {
+        return Err(Error::invalid(format!("device cuda:{index}: expected an index below {count}")));
+    }
+    let device = result::device::get(index as i32).map_err(|e| failed(&format!("opening device cuda:{index}"), e))?;
+    let name = result::device::get_name(device).map_err(|e| failed("name of the device", e))?;
+    use sys::CUdevice_attribute as A;
+    let capability = (
+        attribute(device, A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+        attribute(device, A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+    );
+    let Some(binary) = binaries::choose(capability) else {
+        let (major, minor) = capability;
+        let message = format!("{name}: expected compute capability 8.0 or newer, found {major}.{minor}");
+        return Err(Error::new(ErrorKind::Unsupported, message));
+    };
+    if attribute(device, A::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED)? == 0 {
+        let message = format!("{name}: expected stream-ordered memory, found a device without");
+        return Err(Error::new(ErrorKind::Unsupported, message));
+    }
+    Ok(Found { device, name, capability, binary })
+}
+
 /// A device with its context, one stream, and the kernels for it.
 pub struct Device {
     context: sys::CUcontext,
@@ -72,33 +153,9 @@ impl Device {
     /// Those of [`devices`]; `InvalidArgument` for an index that is not there; `Unsupported` below compute capability
     /// 8.0.
     pub fn open(index: usize) -> Result<Arc<Self>> {
-        let count = devices()?;
-        if index >= count {
-            return Err(Error::invalid(format!("device cuda:{index}: expected an index below {count}")));
-        }
-        let device =
-            result::device::get(index as i32).map_err(|e| failed(&format!("opening device cuda:{index}"), e))?;
-        let name = result::device::get_name(device).map_err(|e| failed("name of the device", e))?;
-        let attribute = |which| {
-            // SAFETY: `device` was given out by the driver.
-            let value = unsafe { result::device::get_attribute(device, which) };
-            value.map(|v| v.max(0) as u32).map_err(|e| failed("attribute of the device", e))
-        };
-        use sys::CUdevice_attribute as A;
-        let capability = (
-            attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
-            attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
-        );
-        let processors = attribute(A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+        let Found { device, name, capability, binary } = find(index)?;
         let (major, minor) = capability;
-        let Some(binary) = binaries::choose(capability) else {
-            let message = format!("{name}: expected compute capability 8.0 or newer, found {major}.{minor}");
-            return Err(Error::new(ErrorKind::Unsupported, message));
-        };
-        if attribute(A::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED)? == 0 {
-            let message = format!("{name}: expected stream-ordered memory, found a device without");
-            return Err(Error::new(ErrorKind::Unsupported, message));
-        }
+        let processors = attribute(device, sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
         // SAFETY: `device` was given out by the driver; `drop` releases the context once.
         let context = unsafe { result::primary_ctx::retain(device) }.map_err(|e| failed("context of the device", e))?;
         // From here on `drop` cleans up, also what is still null.

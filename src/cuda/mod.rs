@@ -24,7 +24,7 @@ mod rows;
 
 use std::sync::Arc;
 
-pub use driver::{Device, devices};
+pub use driver::{Device, Listing, devices};
 pub use memory::{Act, Mat};
 
 use crate::error::{Error, Result};

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use crate::cpu::{CpuOps, Isa};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{
-    Control, Exemplar, Grounding, ImageFeatures, Masks, ObjectAnswer, ObjectPrompt, Sam3, Scratch, TextFeatures,
+    Control, Exemplar, Grounding, ImageFeatures, Masks, ObjectAnswer, ObjectPrompt, Sam3, Scratch, TextFeatures, Wanted,
 };
 use crate::ops::Ops;
-use crate::options::{Device, ModelOptions};
+use crate::options::{Device, ModelOptions, Precision};
 use crate::reference::ReferenceOps;
 use crate::weights::Checkpoint;
 
@@ -29,7 +29,7 @@ pub trait Loaded: Send + Sync {
 
 /// The stages of one session.
 pub trait Running: Send {
-    fn encode_image(&mut self, rgb: &[u8], control: &Control<'_>) -> Result<Features>;
+    fn encode_image(&mut self, rgb: &[u8], wanted: Wanted, control: &Control<'_>) -> Result<Features>;
     fn encode_text(&mut self, ids: &[u32], control: &Control<'_>) -> Result<Features>;
     fn ground(
         &mut self,
@@ -78,8 +78,8 @@ struct Worker<O: Ops> {
 }
 
 impl<O: Ops> Running for Worker<O> {
-    fn encode_image(&mut self, rgb: &[u8], control: &Control<'_>) -> Result<Features> {
-        Ok(Arc::new(self.on.model.encode_image(&self.on.ops, rgb, &mut self.scratch, control)?))
+    fn encode_image(&mut self, rgb: &[u8], wanted: Wanted, control: &Control<'_>) -> Result<Features> {
+        Ok(Arc::new(self.on.model.encode_image(&self.on.ops, rgb, wanted, &mut self.scratch, control)?))
     }
 
     fn encode_text(&mut self, ids: &[u32], control: &Control<'_>) -> Result<Features> {
@@ -137,16 +137,20 @@ pub fn load(checkpoint: &Checkpoint, options: &ModelOptions) -> Result<(Arc<dyn 
     }
     match options.device {
         #[cfg(feature = "cuda")]
-        Device::Auto if crate::cuda::devices().is_ok() => load_cuda(0, checkpoint),
+        Device::Auto if crate::cuda::devices().is_ok() => load_cuda(0, options.precision, checkpoint),
         Device::Auto | Device::Cpu => {
+            in_f32("cpu", options.precision)?;
             let isa = options.isa.as_deref().map_or_else(Isa::from_env, Isa::named)?;
             let ops = CpuOps::new(options.threads, isa)?;
             let words = format!("CPU, {} threads, {} kernels", ops.threads(), isa.name());
             Ok((on(ops, checkpoint)?, words))
         }
-        Device::Reference => Ok((on(ReferenceOps, checkpoint)?, "reference, f64, 1 thread".into())),
+        Device::Reference => {
+            in_f32("reference", options.precision)?;
+            Ok((on(ReferenceOps, checkpoint)?, "reference, f64, 1 thread".into()))
+        }
         #[cfg(feature = "cuda")]
-        Device::Cuda(index) => load_cuda(index, checkpoint),
+        Device::Cuda(index) => load_cuda(index, options.precision, checkpoint),
         #[cfg(not(feature = "cuda"))]
         Device::Cuda(index) => {
             let message = format!("device cuda:{index}: this build has no CUDA back end; use --device cpu");
@@ -155,12 +159,27 @@ pub fn load(checkpoint: &Checkpoint, options: &ModelOptions) -> Result<(Arc<dyn 
     }
 }
 
+/// What back ends without matrix units for short floats have to say about a wish for them.
+fn in_f32(device: &str, precision: Precision) -> Result<()> {
+    match precision {
+        Precision::Auto | Precision::F32 => Ok(()),
+        Precision::Bf16 => {
+            let message = format!("precision: device {device} computes in f32 alone, found bf16");
+            Err(Error::new(ErrorKind::Unsupported, message))
+        }
+    }
+}
+
 /// Loads `checkpoint` on the CUDA device of this index.
 #[cfg(feature = "cuda")]
-fn load_cuda(index: usize, checkpoint: &Checkpoint) -> Result<(Arc<dyn Loaded>, String)> {
-    use crate::cuda::{CudaOps, Precision};
+fn load_cuda(index: usize, wished: Precision, checkpoint: &Checkpoint) -> Result<(Arc<dyn Loaded>, String)> {
+    use crate::cuda::{self, CudaOps};
 
-    let precision = Precision::from_env()?;
+    let precision = match wished {
+        Precision::Auto => cuda::Precision::from_env()?,
+        Precision::F32 => cuda::Precision::F32,
+        Precision::Bf16 => cuda::Precision::Bf16,
+    };
     let ops = CudaOps::new(index, precision)?;
     let (major, minor) = ops.device().capability();
     let words = format!("cuda:{index}, {}, compute capability {major}.{minor}, {precision:?}", ops.device().name());
@@ -188,29 +207,61 @@ pub struct Machine {
     pub devices: Vec<String>,
     /// Bytes of main memory, installed and not in use; `None` where the system does not say (`/proc/meminfo`).
     pub memory: Option<(u64, u64)>,
+    /// NVIDIA GPUs that there are kernels for; none in a build without CUDA, and where there is no driver.
+    pub gpus: Vec<Gpu>,
+}
+
+/// An NVIDIA GPU.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Gpu {
+    /// What [`Device::Cuda`] takes.
+    pub index: usize,
+    /// What the driver calls it.
+    pub name: String,
+    /// Compute capability, major and minor.
+    pub capability: (u32, u32),
+    /// Bytes of its memory, installed and not in use; `None` where the driver does not say.
+    pub memory: Option<(u64, u64)>,
 }
 
 impl Machine {
     /// Looks at the machine. Fails if `SAM3_ISA` names an instruction set that is not there.
     pub fn look() -> Result<Self> {
+        let gpus = gpus();
         Ok(Self {
             cpu: std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| processor(&text)),
             cores: crate::cpu::physical_cores(),
             isa: Isa::from_env()?.name(),
             isas: Isa::available().iter().map(|i| i.name()).collect(),
-            devices: devices().iter().map(Device::to_string).collect(),
+            devices: devices(&gpus).map(|d| d.to_string()).collect(),
             memory: std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| memory(&text)),
+            gpus,
         })
     }
 }
 
 /// Devices a model can be opened on, the fastest first.
-fn devices() -> Vec<Device> {
-    #[cfg(feature = "cuda")]
-    let gpus = crate::cuda::devices().unwrap_or(0);
-    #[cfg(not(feature = "cuda"))]
-    let gpus = 0;
-    (0..gpus).map(Device::Cuda).chain([Device::Cpu, Device::Reference]).collect()
+fn devices(gpus: &[Gpu]) -> impl Iterator<Item = Device> {
+    gpus.iter().map(|gpu| Device::Cuda(gpu.index)).chain([Device::Cpu, Device::Reference])
+}
+
+/// GPUs that there are kernels for.
+#[cfg(feature = "cuda")]
+fn gpus() -> Vec<Gpu> {
+    use crate::cuda::{Listing, devices};
+
+    let gpu = |index| {
+        let Listing { name, capability, memory } = Listing::of(index).ok()?;
+        Some(Gpu { index, name, capability, memory })
+    };
+    // No driver is no failure: there is the CPU.
+    (0..devices().unwrap_or(0)).filter_map(gpu).collect()
+}
+
+#[cfg(not(feature = "cuda"))]
+fn gpus() -> Vec<Gpu> {
+    Vec::new()
 }
 
 /// The first processor's name: a line of its own on x86, on Arm only the numbers of its maker and its design.

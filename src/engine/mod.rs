@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub use backend::Machine;
+pub use backend::{Gpu, Machine};
 pub use session::{CancelHandle, ImageEmbedding, Session};
 
 use crate::error::{Error, ErrorKind, Result};

@@ -9,7 +9,7 @@ use crate::engine::{Model, postprocess};
 use crate::error::{Error, Result};
 use crate::image::{ImageView, resize, resize_antialias_f32};
 use crate::instance::{Instance, Mask};
-use crate::model::{Control, Exemplar, Masks, ObjectPrompt, Progress, Stage, missing_part};
+use crate::model::{Control, Exemplar, Masks, ObjectPrompt, Progress, Stage, Wanted, missing_part};
 use crate::options::SegmentOptions;
 use crate::prompt::{Concept, LowResMask, MaskPrompt, Object, Prompt};
 use crate::segmentation::{PromptAnswer, RawTensor, Segmentation, Timings};
@@ -135,14 +135,14 @@ impl Session {
     /// Looks at a picture once, for any number of prompts: resize to the model's square, ViT, feature pyramids.
     pub fn encode(&mut self, picture: &ImageView<'_>) -> Result<ImageEmbedding> {
         self.begin();
-        self.look(picture)
+        self.look(picture, Wanted::ALL)
     }
 
-    fn look(&mut self, picture: &ImageView<'_>) -> Result<ImageEmbedding> {
+    fn look(&mut self, picture: &ImageView<'_>, wanted: Wanted) -> Result<ImageEmbedding> {
         let start = Instant::now();
         let rgb = resize(picture, self.model.info().config.vision.image_size);
         self.timings.add("resize", start.elapsed());
-        let features = self.stage(Stage::EncodeImage, |run, control| run.encode_image(&rgb, control))?;
+        let features = self.stage(Stage::EncodeImage, |run, control| run.encode_image(&rgb, wanted, control))?;
         let (width, height) = (picture.width(), picture.height());
         Ok(ImageEmbedding { model: self.model.clone(), features, width, height })
     }
@@ -176,7 +176,12 @@ impl Session {
     ) -> Result<Segmentation> {
         self.begin();
         self.check(picture.width(), picture.height(), prompts, options)?;
-        let image = self.look(picture)?;
+        // The embedding stays in here, so it needs no more than these prompts read.
+        let wanted = Wanted {
+            concepts: prompts.iter().any(|p| matches!(p, Prompt::Concept(_))),
+            objects: prompts.iter().any(|p| matches!(p, Prompt::Object(_))),
+        };
+        let image = self.look(picture, wanted)?;
         self.answer(&image, prompts, options)
     }
 

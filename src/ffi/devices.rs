@@ -58,8 +58,10 @@ unsafe impl Sized32 for sam3_device {
     const NAME: &'static str = "sam3_device";
 }
 
-/// Lists the devices that a model can be opened on. `*out` is the caller's, freed with `sam3_devices_free`; NULL after
-/// a failure. Any thread.
+/// Lists the devices that a model can be opened on: the CPU first, then GPUs that there are kernels for, none without a
+/// driver or where `sam3_build_info()` says `cuda: no`, and the reference last. Asking a GPU that is not in use for its
+/// free memory takes a tenth of a second. `*out` is the caller's, freed with `sam3_devices_free`; NULL after a failure. Any
+/// thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_devices_new(out: *mut *mut sam3_devices, error: *mut *mut sam3_error) -> i32 {
     let body = || {
@@ -67,15 +69,23 @@ pub unsafe extern "C" fn sam3_devices_new(out: *mut *mut sam3_devices, error: *m
         let out = unsafe { handle_out(out, "out") }?;
         let machine = Machine::look()?;
         let memory = machine.memory.unwrap_or_default();
-        let cores = machine.cores;
-        let entry =
-            |kind, name: &str, isas: &str| Entry { kind, index: 0, name: c_string(name), isas: c_string(isas), memory };
-        *out = give(sam3_devices {
-            entries: vec![
-                entry(SAM3_DEVICE_CPU, &format!("CPU, {cores} cores"), &machine.isas.join(" ")),
-                entry(SAM3_DEVICE_REFERENCE, "reference, one core in double precision", ""),
-            ],
+        let entry = |kind, name: &str, isas: &str| {
+            let (name, isas) = (c_string(name), c_string(isas));
+            Entry { kind, index: 0, name, isas, memory }
+        };
+        let cpu = entry(SAM3_DEVICE_CPU, &format!("CPU, {} cores", machine.cores), &machine.isas.join(" "));
+        let gpus = machine.gpus.iter().map(|gpu| {
+            let (major, minor) = gpu.capability;
+            Entry {
+                kind: SAM3_DEVICE_CUDA,
+                index: gpu.index as u32,
+                name: c_string(&format!("{}, compute capability {major}.{minor}", gpu.name)),
+                isas: CString::default(),
+                memory: gpu.memory.unwrap_or_default(),
+            }
         });
+        let reference = entry(SAM3_DEVICE_REFERENCE, "reference, one core in double precision", "");
+        *out = give(sam3_devices { entries: std::iter::once(cpu).chain(gpus).chain([reference]).collect() });
         Ok(())
     };
     // SAFETY: the caller's promise, see the module's text.

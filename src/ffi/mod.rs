@@ -9,7 +9,7 @@
 //! | `status`, `error` | numbers and messages of failures |
 //! | `plain` | the structs that cross by value or by address, and how they grow |
 //! | `version`, `devices`, `log` | what this build and this machine are, and what it has to say |
-//! | `options`, `open`, `reader` | opening models |
+//! | `options`, `open`, `reader`, `lent` | opening models |
 //! | `image`, `prompt` | what goes in |
 //! | `session`, `job` | calls, on the caller's thread and on one of their own |
 //! | `result`, `mask`, `shapes` | what comes out |
@@ -33,6 +33,7 @@ mod devices;
 mod error;
 mod image;
 mod job;
+mod lent;
 mod log;
 mod mask;
 mod open;
@@ -50,6 +51,7 @@ pub use devices::*;
 pub use error::*;
 pub use image::*;
 pub use job::*;
+pub use lent::sam3_release_fn;
 pub use log::*;
 pub use mask::*;
 pub use open::*;

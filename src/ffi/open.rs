@@ -1,14 +1,16 @@
 //! Opening models, and what they are.
 
-use std::ffi::{CString, c_char};
+use std::ffi::{CString, c_char, c_void};
 use std::time::Instant;
 
 use super::boundary::{call, give, given, handle_out, many, optional, plainly, release, text};
 use super::error::{c_string, sam3_error};
+use super::lent::{Lent, Release, sam3_release_fn};
 use super::log::{Log, SAM3_LOG_INFO};
 use super::options::sam3_model_options;
 use super::plain::{Sized32, fill, read};
 use super::reader::{Files, sam3_reader};
+use crate::weights::Blob;
 use crate::{Error, ErrorKind, Model, ModelOptions, Result};
 
 /// Weights on a device. Never changes: any number of threads may use it at once, each with a session of its own. All
@@ -72,9 +74,10 @@ fn opened(log: Log, how: &str, open: impl FnOnce() -> Result<Model>) -> Result<s
 }
 
 /// Opens a checkpoint: a directory with `config.json`, `model.safetensors` (or shards with their index) and
-/// `tokenizer.json`, or a `.safetensors` file with the others beside it. `path` is UTF-8 on every system. The files are
-/// mapped while the call lasts: do not truncate them meanwhile. `options` may be NULL for the defaults. `*out` is the
-/// caller's, freed with `sam3_model_free`; NULL after a failure. Any thread.
+/// `tokenizer.json`, or a `.safetensors` file with the others beside it. `path` is UTF-8 on every system. The weights are
+/// mapped, not read, until the model and all that came from it are freed: replace the files meanwhile, but do not truncate
+/// or rewrite them. `options` may be NULL for the defaults. `*out` is the caller's, freed with `sam3_model_free`; NULL
+/// after a failure. Any thread.
 ///
 /// Takes seconds for the published checkpoint. Failures: `SAM3_IO`, `SAM3_CHECKPOINT`, `SAM3_UNSUPPORTED`,
 /// `SAM3_OUT_OF_MEMORY`, `SAM3_DEVICE`.
@@ -135,6 +138,50 @@ pub unsafe extern "C" fn sam3_model_open_memory(
     unsafe { call(error, body) }
 }
 
+/// `sam3_model_open_memory` without the copy: `weights` stays the host's, and has to stay where and as it is until
+/// `release` is called with `user`. That happens once, whatever this call returns: within it if it fails, or if the
+/// device keeps weights in memory of its own; otherwise when the model and all that came from it are freed, on the thread
+/// that frees the last of them. Calls of this library from `release` are fine. NULL for `release` is for memory that
+/// outlives all of them, such as a constant. The other bytes are needed for the length of the call.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sam3_model_open_lent(
+    config: *const u8,
+    config_size: usize,
+    weights: *const u8,
+    weights_size: usize,
+    tokenizer: *const u8,
+    tokenizer_size: usize,
+    release: sam3_release_fn,
+    user: *mut c_void,
+    options: *const sam3_model_options,
+    out: *mut *mut sam3_model,
+    error: *mut *mut sam3_error,
+) -> i32 {
+    // From here on dropping it tells the host, whichever way this ends.
+    let release = Release::new(release, user);
+    let body = || {
+        // SAFETY: the caller's promise, see the module's text.
+        let (out, config, weights, tokenizer, (options, log)) = unsafe {
+            (
+                handle_out(out, "out")?,
+                many(config, config_size, "config")?,
+                many(weights, weights_size, "weights")?,
+                many(tokenizer, tokenizer_size, "tokenizer")?,
+                options_or_default(options)?,
+            )
+        };
+        // SAFETY: the caller's promise, see the function's text.
+        let lent = Blob::from_owner(unsafe { Lent::new(weights, release) });
+        let config = utf8(config)?;
+        let tokenizer = (!tokenizer.is_empty()).then_some(tokenizer);
+        let open = || Model::from_memory(config, lent, tokenizer, &options);
+        *out = give(opened(log, "sam3_model_open_lent", open)?);
+        Ok(())
+    };
+    // SAFETY: the caller's promise, see the module's text.
+    unsafe { call(error, body) }
+}
+
 /// Opens a checkpoint through the host's own file system; see `sam3_reader`. The callbacks are called on this thread,
 /// within this call. Otherwise like `sam3_model_open`. A callback that fails makes it `SAM3_IO`.
 #[unsafe(no_mangle)]
@@ -172,11 +219,9 @@ pub unsafe extern "C" fn sam3_model_open_demo(
 ) -> i32 {
     let body = || {
         // SAFETY: the caller's promise, see the module's text.
-        let (_out, (_, log)) = unsafe { (handle_out(out, "out")?, options_or_default(options)?) };
-        let message = "this build of sam3 has no demo model in it; open a checkpoint with sam3_model_open";
-        let none = Error::new(ErrorKind::Unsupported, message);
-        log.failure("sam3_model_open_demo", &none);
-        Err(none)
+        let (out, (options, log)) = unsafe { (handle_out(out, "out")?, options_or_default(options)?) };
+        *out = give(opened(log, "sam3_model_open_demo", || demo(&options))?);
+        Ok(())
     };
     // SAFETY: the caller's promise, see the module's text.
     unsafe { call(error, body) }
@@ -232,4 +277,15 @@ pub unsafe extern "C" fn sam3_model_get_info(
 pub unsafe extern "C" fn sam3_model_free(model: *mut sam3_model) {
     // SAFETY: the caller's promise, see the module's text.
     unsafe { release(model) }
+}
+
+#[cfg(feature = "demo-model")]
+fn demo(options: &ModelOptions) -> Result<Model> {
+    Model::demo(options)
+}
+
+#[cfg(not(feature = "demo-model"))]
+fn demo(_: &ModelOptions) -> Result<Model> {
+    let message = "this build of sam3 has no demo model in it; open a checkpoint with sam3_model_open";
+    Err(Error::new(ErrorKind::Unsupported, message))
 }

@@ -7,7 +7,7 @@ use super::boundary::{call, give, given, handle_out, optional_text, release};
 use super::devices::{SAM3_DEVICE_AUTO, SAM3_DEVICE_CPU, SAM3_DEVICE_CUDA, SAM3_DEVICE_REFERENCE};
 use super::error::sam3_error;
 use super::log::{Log, SAM3_LOG_DEBUG, sam3_log_fn};
-use crate::{Device, Error, ErrorKind, ModelOptions, Result, SegmentOptions};
+use crate::{Device, Error, ModelOptions, Precision, Result, SegmentOptions};
 
 /// Numbers as the device likes them best: 32-bit floats on a CPU, the 16-bit ones of its matrix units on a GPU.
 pub const SAM3_PRECISION_AUTO: u32 = 0;
@@ -122,7 +122,8 @@ pub unsafe extern "C" fn sam3_model_options_set_isa(
     unsafe { call(error, body) }
 }
 
-/// Sets the precision: `SAM3_PRECISION_AUTO`, or one that the device has; others are `SAM3_UNSUPPORTED`.
+/// Sets the precision, a `SAM3_PRECISION_` constant. Whether the device has it shows when the model is opened:
+/// `SAM3_UNSUPPORTED` if not. GPUs have both, CPUs 32-bit floats.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_model_options_set_precision(
     options: *mut sam3_model_options,
@@ -131,15 +132,20 @@ pub unsafe extern "C" fn sam3_model_options_set_precision(
 ) -> i32 {
     let body = || {
         // SAFETY: the caller's promise, see the module's text.
-        unsafe { given(options, "options") }?;
-        match precision {
-            SAM3_PRECISION_AUTO | SAM3_PRECISION_F32 => Ok(()),
-            SAM3_PRECISION_BF16 => {
-                let message = "precision: this build computes in 32-bit floats alone, found SAM3_PRECISION_BF16";
-                Err(Error::new(ErrorKind::Unsupported, message))
+        let options = unsafe { given(options, "options") }?;
+        let precision = match precision {
+            SAM3_PRECISION_AUTO => Precision::Auto,
+            SAM3_PRECISION_F32 => Precision::F32,
+            SAM3_PRECISION_BF16 => Precision::Bf16,
+            _ => {
+                let message = format!("precision: expected a SAM3_PRECISION_ constant, found {precision}");
+                return Err(Error::invalid(message));
             }
-            _ => Err(Error::invalid(format!("precision: expected a SAM3_PRECISION_ constant, found {precision}"))),
-        }
+        };
+        options.change(|o, _| {
+            o.precision = precision;
+            Ok(())
+        })
     };
     // SAFETY: the caller's promise, see the module's text.
     unsafe { call(error, body) }

@@ -36,7 +36,11 @@ pub extern "C" fn sam3_build_info() -> *const c_char {
     } else {
         "scalar"
     };
-    const PARTS: [&[u8]; 11] = [
+    /// Whether a part is there.
+    const fn yes(there: bool) -> &'static [u8] {
+        if there { b"yes" } else { b"no" }
+    }
+    const PARTS: [&[u8]; 15] = [
         b"sam3 ",
         env!("CARGO_PKG_VERSION").as_bytes(),
         b" ",
@@ -46,8 +50,12 @@ pub extern "C" fn sam3_build_info() -> *const c_char {
         b"; kernels: ",
         ISAS.as_bytes(),
         b"; avif: ",
-        if cfg!(feature = "avif") { b"yes" } else { b"no" },
-        b"; cuda: no; demo-model: no\0",
+        yes(cfg!(feature = "avif")),
+        b"; cuda: ",
+        yes(cfg!(feature = "cuda")),
+        b"; demo-model: ",
+        yes(cfg!(feature = "demo-model")),
+        b"\0",
     ];
     // Joined by the compiler: a string made at run time would be global state, left over when the library is unloaded.
     static INFO: [u8; joined_len(&PARTS)] = joined(&PARTS);

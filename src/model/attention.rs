@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::model::load::Loader;
-use crate::ops::{self, Epilogue, Linear, Ops, Pattern, View};
+use crate::ops::{self, Activation, Epilogue, Linear, Ops, Pattern, View};
 
 /// Projections of one attention. `head_dim · heads` may be smaller than the model's width (`Sam3TrackerAttention`).
 pub struct Attention<O: Ops> {
@@ -12,6 +12,22 @@ pub struct Attention<O: Ops> {
     o: Linear<O>,
     heads: usize,
     head_dim: usize,
+}
+
+/// Where queries, keys or values of an attention come from.
+pub enum Input<'a, A> {
+    /// Projected from these rows.
+    Rows(View<'a, A>),
+    /// Projected from these rows, the second added afterwards: the projection of a fixed position embedding.
+    Shifted(View<'a, A>, View<'a, A>),
+    /// Projected before.
+    Ready(View<'a, A>),
+}
+
+impl<'a, A> From<View<'a, A>> for Input<'a, A> {
+    fn from(rows: View<'a, A>) -> Self {
+        Self::Rows(rows)
+    }
 }
 
 /// Buffers of one attention: projected queries, keys and values, and the heads' output.
@@ -37,25 +53,86 @@ impl<O: Ops> Attention<O> {
     }
 
     /// `y[queries, d] = o_proj(attention(q_proj(xq), k_proj(xk), v_proj(xv))) + residual`
-    pub fn run(
+    pub fn run<'a>(
         &self,
         ops: &O,
-        (xq, queries): (View<'_, O::Act>, usize),
-        (xk, xv, keys): (View<'_, O::Act>, View<'_, O::Act>, usize),
+        (q, queries): (impl Into<Input<'a, O::Act>>, usize),
+        (k, v, keys): (impl Into<Input<'a, O::Act>>, impl Into<Input<'a, O::Act>>, usize),
         pattern: Pattern<'_, O::Act>,
         residual: Option<View<'_, O::Act>>,
         s: Buffers<'_, O::Act>,
         y: &mut O::Act,
     ) -> Result<()> {
-        ops.linear(xq, &self.q, queries, Epilogue::NONE, s.q)?;
-        ops.linear(xk, &self.k, keys, Epilogue::NONE, s.k)?;
-        ops.linear(xv, &self.v, keys, Epilogue::NONE, s.v)?;
-        let width = self.q.n;
+        let Buffers { q: sq, k: sk, v: sv, o } = s;
+        let q = self.project(ops, q.into(), &self.q, queries, sq)?;
+        let k = self.project(ops, k.into(), &self.k, keys, sk)?;
+        let v = self.project(ops, v.into(), &self.v, keys, sv)?;
         let spec = ops::Attention { pattern, ..ops::Attention::full(self.heads, self.head_dim, queries, keys) };
-        ops.attention(View::new(s.q, width), View::new(s.k, width), View::new(s.v, width), &spec, s.o)?;
+        ops.attention(q, k, v, &spec, o)?;
         let ep = Epilogue { add: residual, ..Epilogue::NONE };
-        ops.linear(View::new(s.o, width), &self.o, queries, ep, y)
+        ops.linear(View::new(o, self.o.k), &self.o, queries, ep, y)
     }
+
+    /// One of the three inputs of the heads, made in `to` unless it is ready.
+    fn project<'b>(
+        &self,
+        ops: &O,
+        input: Input<'b, O::Act>,
+        by: &Linear<O>,
+        rows: usize,
+        to: &'b mut O::Act,
+    ) -> Result<View<'b, O::Act>> {
+        let (x, add) = match input {
+            Input::Ready(view) => return Ok(view),
+            Input::Rows(x) => (x, None),
+            Input::Shifted(x, add) => (x, Some(add)),
+        };
+        ops.linear(x, by, rows, Epilogue { add, act: Activation::None }, to)?;
+        Ok(View::new(to, by.n))
+    }
+
+    /// Columns of all heads together.
+    pub fn width(&self) -> usize {
+        self.q.n
+    }
+
+    /// Queries, keys or values made before.
+    pub fn ready<'b>(&self, x: &'b O::Act) -> Input<'b, O::Act> {
+        Input::Ready(View::new(x, self.width()))
+    }
+
+    /// What the positions `pos[rows, d]` add to the queries, for [`Input::Shifted`]; the bias moves into it.
+    pub fn fix_query_positions(&mut self, ops: &O, pos: &O::Act, rows: usize) -> Result<O::Act> {
+        fix_positions(ops, &mut self.q, pos, rows)
+    }
+
+    /// Likewise for the keys.
+    pub fn fix_key_positions(&mut self, ops: &O, pos: &O::Act, rows: usize) -> Result<O::Act> {
+        fix_positions(ops, &mut self.k, pos, rows)
+    }
+
+    /// The keys of `x[rows, d]`, for [`Input::Ready`].
+    pub fn keys(&self, ops: &O, x: Input<'_, O::Act>, rows: usize, y: &mut O::Act) -> Result<()> {
+        self.project(ops, x, &self.k, rows, y).map(drop)
+    }
+
+    /// The values of `x[rows, d]`, for [`Input::Ready`].
+    pub fn values(&self, ops: &O, x: Input<'_, O::Act>, rows: usize, y: &mut O::Act) -> Result<()> {
+        self.project(ops, x, &self.v, rows, y).map(drop)
+    }
+
+    /// The queries of `x[rows, d]`, for [`Input::Ready`].
+    pub fn queries(&self, ops: &O, x: Input<'_, O::Act>, rows: usize, y: &mut O::Act) -> Result<()> {
+        self.project(ops, x, &self.q, rows, y).map(drop)
+    }
+}
+
+/// `pos · wᵀ + b`, the layer left without its bias.
+fn fix_positions<O: Ops>(ops: &O, layer: &mut Linear<O>, pos: &O::Act, rows: usize) -> Result<O::Act> {
+    let mut shift = O::Act::default();
+    ops.linear(View::new(pos, layer.k), layer, rows, Epilogue::NONE, &mut shift)?;
+    layer.b = None;
+    Ok(shift)
 }
 
 /// The attention buffers of a [`crate::model::Scratch`].

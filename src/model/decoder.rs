@@ -23,6 +23,8 @@ pub struct Decoder<O: Ops> {
     embed: O::Act,
     /// `σ` of the reference points, cxcywh `[queries, 4]`.
     boxes: O::Act,
+    /// The presence token's: zeros `[d]`.
+    no_position: O::Act,
     layers: Vec<Layer<O>>,
     output_norm: Norm<O>,
     box_head: Head<O>,
@@ -74,6 +76,7 @@ impl<O: Ops> Decoder<O> {
             queries,
             embed: l.upload(&embed)?,
             boxes: l.upload(&boxes)?,
+            no_position: l.upload(&vec![0.0; d])?,
             layers: (0..config.decoder.layers).map(layer).collect::<Result<_>>()?,
             output_norm: l.norm(&format!("{p}.output_layer_norm"), EPS)?,
             box_head: head("box_head", &three)?,
@@ -141,7 +144,7 @@ impl<O: Ops> Decoder<O> {
         let inner = [&mut s.mlp, &mut s.mlp2];
         self.ref_point_head.run(ops, View::new(&s.sine, 2 * d), n, None, inner, &mut s.h)?;
         // The presence token has no position: a zero row in front.
-        ops.upload(&vec![0.0; d], &mut s.query_pos)?;
+        ops.copy(View::new(&self.no_position, d), 1, d, &mut s.query_pos, 0)?;
         ops.copy(View::new(&s.h, d), n, d, &mut s.query_pos, d)?;
         ops.box_deltas(&s.boxes, n, grid, grid, &mut s.dx, &mut s.dy)?;
         for (head, from, to) in [(&self.rpb_x, &s.dx, &mut s.bx), (&self.rpb_y, &s.dy, &mut s.by)] {

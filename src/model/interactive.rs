@@ -4,11 +4,11 @@
 use crate::error::Result;
 use crate::model::control::{Control, Stage};
 use crate::model::load::Loader;
-use crate::model::mask_head::download_rows;
+use crate::model::mask_head::download_row;
 use crate::model::mlp::{Head, activation};
 use crate::model::positions;
 use crate::model::scratch::Scratch;
-use crate::model::two_way::TwoWay;
+use crate::model::two_way::{Seen, TwoWay};
 use crate::ops::{Activation, Epilogue, Linear, Norm, Ops, View};
 use crate::weights::{Config, TrackerConfig};
 
@@ -45,6 +45,8 @@ pub struct TrackerFeatures<O: Ops> {
     pub s1: O::Act,
     /// The level of scale 1 `[t, d]`.
     pub embed: O::Act,
+    /// The beginning of every prompt without a mask.
+    plain: Seen<O>,
 }
 
 /// Prompt encoder and mask decoder.
@@ -103,6 +105,7 @@ impl<O: Ops> Interactive<O> {
             conv3: l.linear(&format!("{pe}.mask_embed.conv3"))?,
             act: activation(tracker.prompt_act),
         };
+        let image_pos = l.upload(&positions::fourier_map(grid, &image_gaussian))?;
         let hyper = |i: usize| Head::load_feed_forward(l, &format!("{md}.output_hypernetworks_mlps.{i}"), 3);
         Ok(Self {
             d,
@@ -113,9 +116,9 @@ impl<O: Ops> Interactive<O> {
             not_a_point: l.host(&format!("{pe}.not_a_point_embed.weight"))?,
             no_mask: l.act(&format!("{pe}.no_mask_embed.weight"))?,
             mask_embed,
-            image_pos: l.upload(&positions::fourier_map(grid, &image_gaussian))?,
             output_tokens: l.upload(&output_tokens)?,
-            two_way: TwoWay::load(l, tracker, d)?,
+            two_way: TwoWay::load(l, tracker, d, &image_pos, grid * grid)?,
+            image_pos,
             conv_s0: l.linear(&format!("{md}.conv_s0"))?,
             conv_s1: l.linear(&format!("{md}.conv_s1"))?,
             upscale1: l.deconv2x2(&format!("{md}.upscale_conv1"))?,
@@ -128,27 +131,43 @@ impl<O: Ops> Interactive<O> {
         })
     }
 
-    /// The neck's levels as the mask decoder reads them (`get_image_features`).
+    /// The neck's levels as the mask decoder reads them (`get_image_features`). `level` makes level `i` in a buffer of
+    /// the scratch that it is handed; the two fine ones are not kept.
     ///
     /// `no_memory_embedding` is not added: upstream adds it to the last of four levels and then reads the first three,
     /// so it never reaches a single picture's answer.
-    pub fn features(&self, ops: &O, levels: [O::Act; 3], control: &Control<'_>) -> Result<TrackerFeatures<O>> {
-        let [fine, middle, embed] = levels;
-        let t = self.grid * self.grid;
-        let (mut s0, mut s1) = (O::Act::default(), O::Act::default());
-        ops.linear(View::new(&fine, self.d), &self.conv_s0, 16 * t, Epilogue::NONE, &mut s0)?;
-        ops.linear(View::new(&middle, self.d), &self.conv_s1, 4 * t, Epilogue::NONE, &mut s1)?;
-        control.see(ops, || "tracker.s0".into(), &s0, 2 * t * self.d)?;
-        control.see(ops, || "tracker.s1".into(), &s1, t * self.d)?;
-        control.see(ops, || "tracker.top".into(), &embed, t * self.d)?;
-        control.see(ops, || "tracker.pe".into(), &self.image_pos, t * self.d)?;
-        Ok(TrackerFeatures { s0, s1, embed })
+    pub fn features(
+        &self,
+        ops: &O,
+        s: &mut Scratch<O>,
+        mut level: impl FnMut(&mut Scratch<O>, usize, &mut O::Act) -> Result<()>,
+        control: &Control<'_>,
+    ) -> Result<TrackerFeatures<O>> {
+        let (d, t) = (self.d, self.grid * self.grid);
+        let mut fine = std::mem::take(&mut s.mlp);
+        let mut reduced = |i: usize, by: &Linear<O>, rows: usize| -> Result<O::Act> {
+            let mut to = O::Act::default();
+            level(s, i, &mut fine)?;
+            ops.linear(View::new(&fine, d), by, rows, Epilogue::NONE, &mut to)?;
+            Ok(to)
+        };
+        let (s0, s1) = (reduced(0, &self.conv_s0, 16 * t)?, reduced(1, &self.conv_s1, 4 * t)?);
+        s.mlp = fine;
+        let (mut embed, mut plain) = (O::Act::default(), O::Act::default());
+        level(s, 2, &mut embed)?;
+        ops.add(View::new(&embed, d), View::new(&self.no_mask, d), 1, t, d, &mut plain)?;
+        control.see(ops, || "tracker.s0".into(), &s0, 2 * t * d)?;
+        control.see(ops, || "tracker.s1".into(), &s1, t * d)?;
+        control.see(ops, || "tracker.top".into(), &embed, t * d)?;
+        control.see(ops, || "tracker.pe".into(), &self.image_pos, t * d)?;
+        Ok(TrackerFeatures { s0, s1, embed, plain: self.two_way.see(ops, plain, t)? })
     }
 
     /// Point, box and padding tokens `[n, d]` (`_embed_points`, `_embed_boxes`), on the host: they are few.
     fn sparse(&self, prompt: &ObjectPrompt) -> Vec<f32> {
         let d = self.d;
-        let mut out = Vec::new();
+        // At most two corners and two pads beside the points.
+        let mut out = Vec::with_capacity((prompt.points.len() + 4) * d);
         let mut embed = |[x, y]: [f32; 2], row: usize| {
             // Upstream shifts to the pixel's centre, boxes as well.
             let start = out.len();
@@ -172,19 +191,9 @@ impl<O: Ops> Interactive<O> {
         out
     }
 
-    /// `image + dense prompt embedding` in `s.keys[t, d]`.
-    fn dense(
-        &self,
-        ops: &O,
-        mask: Option<&[f32]>,
-        image: &O::Act,
-        s: &mut Scratch<O>,
-        control: &Control<'_>,
-    ) -> Result<()> {
+    /// `image + dense prompt embedding` of a mask in `s.keys[t, d]`.
+    fn dense(&self, ops: &O, mask: &[f32], image: &O::Act, s: &mut Scratch<O>, control: &Control<'_>) -> Result<()> {
         let (d, t) = (self.d, self.grid * self.grid);
-        let Some(mask) = mask else {
-            return ops.add(View::new(image, d), View::new(&self.no_mask, d), 1, t, d, &mut s.keys);
-        };
         // Sam3TrackerMaskEmbedding: two convolutions of stride 2, norms over channels, a 1×1 convolution.
         let (m, side) = (&self.mask_embed, 4 * self.grid);
         ops.upload(mask, &mut s.map)?;
@@ -220,8 +229,11 @@ impl<O: Ops> Interactive<O> {
         let n = outputs + sparse.len() / d;
         ops.copy(View::new(&self.output_tokens, d), outputs, d, &mut s.tokens, 0)?;
         ops.copy(View::new(&s.small, d), n - outputs, d, &mut s.tokens, outputs * d)?;
-        self.dense(ops, prompt.mask.as_deref(), &image.embed, s, control)?;
-        self.two_way.run(ops, n, t, &self.image_pos, s, control)?;
+        let seen = match &prompt.mask {
+            Some(mask) => self.dense(ops, mask, &image.embed, s, control).map(|()| None)?,
+            None => Some(&image.plain),
+        };
+        self.two_way.run(ops, n, t, seen, s, control)?;
         self.upscale(ops, image, s)?;
         control.see(ops, || "upscaled".into(), &s.map, 16 * t * d / 8)?;
 
@@ -241,9 +253,8 @@ impl<O: Ops> Interactive<O> {
         self.object_head.run(ops, View::new(&s.x, d), 1, None, inner, &mut s.small)?;
         let mut object_score = [0.0];
         ops.download(&s.small, 0, &mut object_score)?;
-        let masks = download_rows(ops, &s.masks, masks, 16 * t)?;
+        let (masks, ious) = self.select(ops, &s.masks, ious, multimask)?;
         control.step(Stage::Segment, 1, 1)?;
-        let (masks, ious) = self.select(masks, ious, multimask);
         Ok(ObjectAnswer { masks, ious, object_score: object_score[0] })
     }
 
@@ -258,21 +269,30 @@ impl<O: Ops> Interactive<O> {
         ops.deconv2x2(&s.map2, &self.upscale2, 2 * grid, 2 * grid, skip, &mut s.map)
     }
 
-    /// The masks the caller asked for, of the single-mask token's (first) and the ambiguity output's (the others).
-    fn select(&self, mut masks: Vec<Vec<f32>>, mut ious: Vec<f32>, multimask: bool) -> (Vec<Vec<f32>>, Vec<f32>) {
+    /// The masks the caller asked for and their IoUs, of the single-mask token's (first) and the ambiguity output's (the
+    /// others); no others are fetched.
+    fn select(
+        &self,
+        ops: &O,
+        masks: &O::Act,
+        mut ious: Vec<f32>,
+        multimask: bool,
+    ) -> Result<(Vec<Vec<f32>>, Vec<f32>)> {
+        let pixels = 16 * self.grid * self.grid;
         if multimask {
-            masks.remove(0);
             ious.remove(0);
-            return (masks, ious);
+            let rows = (1..=ious.len()).map(|i| download_row(ops, masks, i, pixels));
+            return Ok((rows.collect::<Result<_>>()?, ious));
         }
+        let mut mask = download_row(ops, masks, 0, pixels)?;
         let mut chosen = 0;
-        if self.config.dynamic_multimask
-            && stability(&masks[0], self.config.stability_delta) < self.config.stability_thresh
+        if self.config.dynamic_multimask && stability(&mask, self.config.stability_delta) < self.config.stability_thresh
         {
             // The first of equals, as torch.argmax.
             chosen = (1..ious.len()).fold(1, |best, i| if ious[i] > ious[best] { i } else { best });
+            ops.download(masks, chosen * pixels, &mut mask)?;
         }
-        (vec![masks.swap_remove(chosen)], vec![ious[chosen]])
+        Ok((vec![mask], vec![ious[chosen]]))
     }
 }
 

@@ -86,7 +86,8 @@ impl<O: Ops> MaskHead<O> {
         })
     }
 
-    /// The pixel embedding at four times the grid: `s.pixels[16t, d]`, from `s.fused`, `s.prompt` and the pyramid.
+    /// The pixel embedding at four times the grid, `s.map[16t, d]`, and its projection, `s.map2[16t, d]`, from `s.fused`,
+    /// `s.prompt` and the pyramid.
     pub fn embed_pixels(
         &self,
         ops: &O,
@@ -107,12 +108,14 @@ impl<O: Ops> MaskHead<O> {
             let up = 2 * side;
             ops.upsample_add(&s.pixels, side, side, skip, up, up, d, &mut s.map)?;
             ops.conv3x3(&s.map, conv, up, up, &mut s.map2)?;
-            ops.group_norm(&s.map2, norm, GROUPS, up * up, Activation::Relu, &mut s.pixels)?;
+            // The last map stays where it was made: there is no third buffer of its size.
+            let to = if i + 1 == self.steps.len() { &mut s.map } else { &mut s.pixels };
+            ops.group_norm(&s.map2, norm, GROUPS, up * up, Activation::Relu, to)?;
             side = up;
             control.step(Stage::Masks, i + 1, self.steps.len() + 1)?;
         }
-        control.see(ops, || "pixel_embed".into(), &s.pixels, side * side * d)?;
-        ops.linear(View::new(&s.pixels, d), &self.instance, side * side, Epilogue::NONE, &mut s.instance)
+        control.see(ops, || "pixel_embed".into(), &s.map, side * side * d)?;
+        ops.linear(View::new(&s.map, d), &self.instance, side * side, Epilogue::NONE, &mut s.map2)
     }
 
     /// Mask logits `[pixels]` of each chosen row of `s.queries`, after [`MaskHead::embed_pixels`].
@@ -126,24 +129,20 @@ impl<O: Ops> MaskHead<O> {
             return Ok(Vec::new());
         }
         self.embedder.run(ops, View::new(&s.h, d), n, None, [&mut s.mlp, &mut s.mlp2], &mut s.mask_embed)?;
-        ops.dot(View::new(&s.mask_embed, d), n, View::new(&s.instance, d), pixels, d, &mut s.masks)?;
-        download_rows(ops, &s.masks, n, pixels)
+        ops.dot(View::new(&s.mask_embed, d), n, View::new(&s.map2, d), pixels, d, &mut s.masks)?;
+        (0..n).map(|i| download_row(ops, &s.masks, i, pixels)).collect()
     }
 
     /// Semantic logits `[pixels]`, after [`MaskHead::embed_pixels`].
     pub fn semantic(&self, ops: &O, pixels: usize, s: &mut Scratch<O>) -> Result<Vec<f32>> {
-        ops.linear(View::new(&s.pixels, self.d), &self.semantic, pixels, Epilogue::NONE, &mut s.map)?;
-        Ok(download_rows(ops, &s.map, 1, pixels)?.swap_remove(0))
+        ops.linear(View::new(&s.map, self.d), &self.semantic, pixels, Epilogue::NONE, &mut s.small)?;
+        download_row(ops, &s.small, 0, pixels)
     }
 }
 
-/// `rows` rows of `width` elements on the host.
-pub fn download_rows<O: Ops>(ops: &O, act: &O::Act, rows: usize, width: usize) -> Result<Vec<Vec<f32>>> {
-    (0..rows)
-        .map(|r| {
-            let mut row = vec![0.0; width];
-            ops.download(act, r * width, &mut row)?;
-            Ok(row)
-        })
-        .collect()
+/// Row `row`, of `width` elements, on the host.
+pub fn download_row<O: Ops>(ops: &O, act: &O::Act, row: usize, width: usize) -> Result<Vec<f32>> {
+    let mut to = vec![0.0; width];
+    ops.download(act, row * width, &mut to)?;
+    Ok(to)
 }

@@ -28,5 +28,5 @@ mod vit;
 
 pub use control::{Control, Progress, Stage};
 pub use interactive::{ObjectAnswer, ObjectPrompt};
-pub use sam3::{Exemplar, Grounding, ImageFeatures, Masks, Sam3, TextFeatures, missing_part};
+pub use sam3::{Exemplar, Grounding, ImageFeatures, Masks, Sam3, TextFeatures, Wanted, missing_part};
 pub use scratch::Scratch;

@@ -26,6 +26,20 @@ pub struct Exemplar {
     pub positive: bool,
 }
 
+/// The kinds of prompts that a picture is to be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Phrases and exemplars.
+    pub concepts: bool,
+    /// Clicks, boxes and masks.
+    pub objects: bool,
+}
+
+impl Wanted {
+    /// All of them.
+    pub const ALL: Self = Self { concepts: true, objects: true };
+}
+
 /// An encoded picture.
 pub struct ImageFeatures<O: Ops> {
     /// The detector's pyramid, `[16t, d]`, `[4t, d]`, `[t, d]`.
@@ -115,36 +129,41 @@ impl<O: Ops> Sam3<O> {
         })
     }
 
-    /// Pixels `rgb[s·s·3]` of the resized picture to features.
+    /// Pixels `rgb[s·s·3]` of the resized picture to the features that prompts of the `wanted` kinds read.
     pub fn encode_image(
         &self,
         ops: &O,
         rgb: &[u8],
+        wanted: Wanted,
         s: &mut Scratch<O>,
         control: &Control<'_>,
     ) -> Result<ImageFeatures<O>> {
         let (grid, d) = (self.config.vision.grid(), self.config.vision.fpn_hidden_size);
-        let necks = [self.detector.as_ref().map(|d| &d.neck), self.tracker.as_ref().map(|t| &t.0)];
-        let total = self.config.vision.layers + LEVELS * necks.iter().flatten().count();
+        let detector = self.detector.as_ref().filter(|_| wanted.concepts);
+        let tracker = self.tracker.as_ref().filter(|_| wanted.objects);
+        let layers = self.config.vision.layers;
+        let total = layers + LEVELS * (usize::from(detector.is_some()) + usize::from(tracker.is_some()));
         self.vit.run(ops, rgb, s, control, total)?;
-        let mut done = self.config.vision.layers;
-        let mut pyramid = |neck: Option<&Neck<O>>, name: &str| -> Result<Option<[O::Act; LEVELS]>> {
-            let Some(neck) = neck else { return Ok(None) };
+        let mut done = layers;
+        let mut level = |neck: &Neck<O>, name: &str, s: &mut Scratch<O>, i: usize, to: &mut O::Act| {
+            neck.run(ops, i, &s.x, grid, [&mut s.map, &mut s.map2], to)?;
+            control.see(ops, || format!("{name}.{i}"), to, (grid << (2 - i)).pow(2) * d)?;
+            done += 1;
+            control.step(Stage::EncodeImage, done, total)
+        };
+        let mut features = ImageFeatures { detector: None, tracker: None };
+        if let Some(detector) = detector {
             let mut levels: [O::Act; LEVELS] = Default::default();
-            for (i, level) in levels.iter_mut().enumerate() {
-                neck.run(ops, i, &s.x, grid, [&mut s.map, &mut s.map2], level)?;
-                control.see(ops, || format!("{name}.{i}"), level, (grid << (2 - i)).pow(2) * d)?;
-                done += 1;
-                control.step(Stage::EncodeImage, done, total)?;
+            for (i, to) in levels.iter_mut().enumerate() {
+                level(&detector.neck, "neck", s, i, to)?;
             }
-            Ok(Some(levels))
-        };
-        let detector = pyramid(necks[0], "neck")?;
-        let tracker = match (pyramid(necks[1], "tracker_neck")?, &self.tracker) {
-            (Some(levels), Some((_, interactive))) => Some(interactive.features(ops, levels, control)?),
-            _ => None,
-        };
-        Ok(ImageFeatures { detector, tracker })
+            features.detector = Some(levels);
+        }
+        if let Some((neck, interactive)) = tracker {
+            let level = |s: &mut Scratch<O>, i: usize, to: &mut O::Act| level(neck, "tracker_neck", s, i, to);
+            features.tracker = Some(interactive.features(ops, s, level, control)?);
+        }
+        Ok(features)
     }
 
     /// Token ids, at most the text encoder's context, to features.

@@ -29,7 +29,7 @@ pub struct Scratch<O: Ops> {
     pub mlp: O::Act,
     /// Inner activations of a three-layer head.
     pub mlp2: O::Act,
-    /// Feature maps on their way up: `[4t, c/2]`, `[16t, d]`.
+    /// Feature maps on their way up: `[4t, c/2]`, `[16t, d]`. Masks are made from the last of them.
     pub map: O::Act,
     /// Likewise, the other of two.
     pub map2: O::Act,
@@ -60,10 +60,8 @@ pub struct Scratch<O: Ops> {
     pub by: O::Act,
     /// Normalised query states of the last decoder layer `[q - 1, d]`.
     pub queries: O::Act,
-    /// Pixel embedding at the finest level `[16t, d]`.
+    /// Pixel embedding on its way up: `[t, d]`, `[4t, d]`.
     pub pixels: O::Act,
-    /// Projected pixel embedding `[16t, d]`.
-    pub instance: O::Act,
     /// Mask embeddings of the chosen queries `[n, d]`.
     pub mask_embed: O::Act,
     /// Small results on their way to the host.
@@ -106,7 +104,6 @@ impl<O: Ops> Default for Scratch<O> {
             by: Default::default(),
             queries: Default::default(),
             pixels: Default::default(),
-            instance: Default::default(),
             mask_embed: Default::default(),
             small: Default::default(),
             tokens: Default::default(),

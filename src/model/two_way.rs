@@ -2,7 +2,7 @@
 //! tokens look at the picture, and the picture at the tokens.
 
 use crate::error::Result;
-use crate::model::attention::{Attention, buffers};
+use crate::model::attention::{Attention, Input, buffers};
 use crate::model::control::Control;
 use crate::model::geometry_encoder::EPS;
 use crate::model::load::Loader;
@@ -17,6 +17,8 @@ pub struct TwoWay<O: Ops> {
     layers: Vec<Block<O>>,
     final_attn: Attention<O>,
     final_norm: Norm<O>,
+    /// What the grid's positions add to the keys of `final_attn`, `[t, width]`.
+    final_shift: O::Act,
 }
 
 /// `Sam3TrackerTwoWayAttentionBlock`, post-norm.
@@ -24,58 +26,96 @@ struct Block<O: Ops> {
     self_attn: Attention<O>,
     norm1: Norm<O>,
     to_image: Attention<O>,
+    /// What the grid's positions add to the keys of `to_image`, `[t, width]`.
+    key_shift: O::Act,
     norm2: Norm<O>,
     mlp: Head<O>,
     norm3: Norm<O>,
     to_token: Attention<O>,
+    /// What they add to the queries of `to_token`, `[t, width]`.
+    query_shift: O::Act,
     norm4: Norm<O>,
 }
 
+/// The picture as the first block meets it, and what that block makes of it before it looks at a token: the same for
+/// every prompt without a mask.
+pub struct Seen<O: Ops> {
+    /// `[t, d]`.
+    pub picture: O::Act,
+    /// Keys and values of its `to_image`, queries of its `to_token`, `[t, width]`.
+    keys: O::Act,
+    values: O::Act,
+    queries: O::Act,
+}
+
 impl<O: Ops> TwoWay<O> {
-    pub fn load(l: &Loader<'_, O>, config: &TrackerConfig, d: usize) -> Result<Self> {
+    /// `image_pos[t, d]` are the positions of the picture's side.
+    pub fn load(l: &Loader<'_, O>, config: &TrackerConfig, d: usize, image_pos: &O::Act, t: usize) -> Result<Self> {
         let p = "tracker_model.mask_decoder.transformer";
         let layer = |i: usize| -> Result<Block<O>> {
             let p = format!("{p}.layers.{i}");
             let norm = |j: usize| l.norm(&format!("{p}.layer_norm{j}"), EPS);
+            let mut to_image = Attention::load(l, &format!("{p}.cross_attn_token_to_image"), config.heads)?;
+            let mut to_token = Attention::load(l, &format!("{p}.cross_attn_image_to_token"), config.heads)?;
             Ok(Block {
                 self_attn: Attention::load(l, &format!("{p}.self_attn"), config.heads)?,
                 norm1: norm(1)?,
-                to_image: Attention::load(l, &format!("{p}.cross_attn_token_to_image"), config.heads)?,
+                key_shift: to_image.fix_key_positions(l.ops, image_pos, t)?,
+                to_image,
                 norm2: norm(2)?,
                 // Upstream passes the transformer's depth as the number of linear layers.
                 mlp: Head::load_feed_forward(l, &format!("{p}.mlp"), config.layers)?,
                 norm3: norm(3)?,
-                to_token: Attention::load(l, &format!("{p}.cross_attn_image_to_token"), config.heads)?,
+                query_shift: to_token.fix_query_positions(l.ops, image_pos, t)?,
+                to_token,
                 norm4: norm(4)?,
             })
         };
+        let mut final_attn = Attention::load(l, &format!("{p}.final_attn_token_to_image"), config.heads)?;
         Ok(Self {
             d,
             layers: (0..config.layers).map(layer).collect::<Result<_>>()?,
-            final_attn: Attention::load(l, &format!("{p}.final_attn_token_to_image"), config.heads)?,
+            final_shift: final_attn.fix_key_positions(l.ops, image_pos, t)?,
+            final_attn,
             final_norm: l.norm(&format!("{p}.layer_norm_final_attn"), EPS)?,
         })
     }
 
-    /// Tokens `s.tokens[n, d]` and picture `s.keys[t, d]` to tokens in `s.x` and picture in `s.keys`. The tokens as
-    /// they came are the position embedding of the queries, `image_pos[t, d]` is that of the keys.
+    /// What every prompt on `picture[t, d]` begins with.
+    pub fn see(&self, ops: &O, picture: O::Act, t: usize) -> Result<Seen<O>> {
+        let mut seen = Seen { picture, keys: O::Act::default(), values: O::Act::default(), queries: O::Act::default() };
+        if let Some(first) = self.layers.first() {
+            let x = View::new(&seen.picture, self.d);
+            first.to_image.keys(ops, first.shifted_keys(x), t, &mut seen.keys)?;
+            first.to_image.values(ops, x.into(), t, &mut seen.values)?;
+            first.to_token.queries(ops, first.shifted_queries(x), t, &mut seen.queries)?;
+        }
+        Ok(seen)
+    }
+
+    /// Tokens `s.tokens[n, d]` and the picture, `seen` or else `s.keys[t, d]`, to tokens in `s.x` and picture in
+    /// `s.keys`. The tokens as they came are the position embedding of the queries.
     pub fn run(
         &self,
         ops: &O,
         n: usize,
         t: usize,
-        image_pos: &O::Act,
+        mut seen: Option<&Seen<O>>,
         s: &mut Scratch<O>,
         control: &Control<'_>,
     ) -> Result<()> {
         let d = self.d;
         ops.copy(View::new(&s.tokens, d), n, d, &mut s.x, 0)?;
         for (i, layer) in self.layers.iter().enumerate() {
-            self.block(ops, layer, i == 0, n, t, image_pos, s)?;
+            self.block(ops, layer, i == 0, n, t, seen.take(), s)?;
             control.see(ops, || format!("twoway.{i}.queries"), &s.x, n * d)?;
             control.see(ops, || format!("twoway.{i}.keys"), &s.keys, t * d)?;
         }
-        self.token_to_image(ops, &self.final_attn, &self.final_norm, n, t, image_pos, s)?;
+        ops.add(View::new(&s.x, d), View::new(&s.tokens, d), n, n, d, &mut s.hp)?;
+        let (x, hp, v) = (View::new(&s.x, d), View::new(&s.hp, d), View::new(&s.keys, d));
+        let k = Input::Shifted(v, View::new(&self.final_shift, self.final_attn.width()));
+        self.final_attn.run(ops, (hp, n), (k, v, t), Pattern::Full, Some(x), buffers!(s), &mut s.next)?;
+        ops.layer_norm(View::new(&s.next, d), &self.final_norm, n, Activation::None, &mut s.x)?;
         control.see(ops, || "twoway.out".into(), &s.x, n * d)
     }
 
@@ -87,7 +127,7 @@ impl<O: Ops> TwoWay<O> {
         first: bool,
         n: usize,
         t: usize,
-        image_pos: &O::Act,
+        seen: Option<&Seen<O>>,
         s: &mut Scratch<O>,
     ) -> Result<()> {
         let d = self.d;
@@ -105,7 +145,16 @@ impl<O: Ops> TwoWay<O> {
         }
         norm(&layer.norm1, s)?;
 
-        self.token_to_image(ops, &layer.to_image, &layer.norm2, n, t, image_pos, s)?;
+        // `x = norm(x + attention(x + tokens, keys + image_pos, keys))`
+        ops.add(View::new(&s.x, d), View::new(&s.tokens, d), n, n, d, &mut s.hp)?;
+        let (x, hp) = (View::new(&s.x, d), View::new(&s.hp, d));
+        let picture = View::new(seen.map_or(&s.keys, |seen| &seen.picture), d);
+        let (k, v) = match seen {
+            Some(seen) => (layer.to_image.ready(&seen.keys), layer.to_image.ready(&seen.values)),
+            None => (layer.shifted_keys(picture), picture.into()),
+        };
+        layer.to_image.run(ops, (hp, n), (k, v, t), Pattern::Full, Some(x), buffers!(s), &mut s.next)?;
+        norm(&layer.norm2, s)?;
 
         let x = View::new(&s.x, d);
         layer.mlp.run(ops, x, n, Some(x), [&mut s.mlp, &mut s.mlp2], &mut s.next)?;
@@ -113,29 +162,25 @@ impl<O: Ops> TwoWay<O> {
 
         // The picture looks at the tokens.
         ops.add(View::new(&s.x, d), View::new(&s.tokens, d), n, n, d, &mut s.hp)?;
-        ops.add(View::new(&s.keys, d), View::new(image_pos, d), t, t, d, &mut s.h)?;
-        let (x, hp, h, keys) =
-            (View::new(&s.x, d), View::new(&s.hp, d), View::new(&s.h, d), Some(View::new(&s.keys, d)));
-        layer.to_token.run(ops, (h, t), (hp, x, n), Pattern::Full, keys, buffers!(s), &mut s.next)?;
+        let (x, hp) = (View::new(&s.x, d), View::new(&s.hp, d));
+        let picture = View::new(seen.map_or(&s.keys, |seen| &seen.picture), d);
+        let q = match seen {
+            Some(seen) => layer.to_token.ready(&seen.queries),
+            None => layer.shifted_queries(picture),
+        };
+        layer.to_token.run(ops, (q, t), (hp, x, n), Pattern::Full, Some(picture), buffers!(s), &mut s.next)?;
         ops.layer_norm(View::new(&s.next, d), &layer.norm4, t, Activation::None, &mut s.keys)
     }
+}
 
-    /// The tokens look at the picture: `x = norm(x + attention(x + tokens, keys + image_pos, keys))`.
-    fn token_to_image(
-        &self,
-        ops: &O,
-        attention: &Attention<O>,
-        norm: &Norm<O>,
-        n: usize,
-        t: usize,
-        image_pos: &O::Act,
-        s: &mut Scratch<O>,
-    ) -> Result<()> {
-        let d = self.d;
-        ops.add(View::new(&s.x, d), View::new(&s.tokens, d), n, n, d, &mut s.hp)?;
-        ops.add(View::new(&s.keys, d), View::new(image_pos, d), t, t, d, &mut s.h)?;
-        let (x, hp, h, keys) = (View::new(&s.x, d), View::new(&s.hp, d), View::new(&s.h, d), View::new(&s.keys, d));
-        attention.run(ops, (hp, n), (h, keys, t), Pattern::Full, Some(x), buffers!(s), &mut s.next)?;
-        ops.layer_norm(View::new(&s.next, d), norm, n, Activation::None, &mut s.x)
+impl<O: Ops> Block<O> {
+    /// Keys of `to_image` from the picture `x[t, d]`.
+    fn shifted_keys<'a>(&'a self, x: View<'a, O::Act>) -> Input<'a, O::Act> {
+        Input::Shifted(x, View::new(&self.key_shift, self.to_image.width()))
+    }
+
+    /// Queries of `to_token` from the picture `x[t, d]`.
+    fn shifted_queries<'a>(&'a self, x: View<'a, O::Act>) -> Input<'a, O::Act> {
+        Input::Shifted(x, View::new(&self.query_shift, self.to_token.width()))
     }
 }

@@ -106,8 +106,7 @@ fn queue_paths() -> Vec<(&'static str, Value)> {
         json!({ "description": "Not done yet.", "content": json_content(&reference("Status")) });
     let mut stream =
         with(operation("Where a request is, told again whenever that changes.", None, &text()), &with_logs);
-    stream["responses"]["200"] =
-        json!({ "description": "Statuses.", "content": { "text/event-stream": { "schema": text() } } });
+    stream["responses"]["200"] = json!({ "description": "Statuses.", "content": { "text/event-stream": { "schema": { "type": "object", "properties": { "data": text() } } } } });
     let cancelled = json!({ "type": "object", "properties": { "status": text() }, "required": ["status"] });
     let mut cancel = with(operation("Cancels a request.", None, &cancelled), &at);
     cancel["responses"]["202"] = json!({ "description": "It is stopped.", "content": json_content(&cancelled) });

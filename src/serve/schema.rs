@@ -247,11 +247,11 @@ impl Reader {
     fn bounds(&mut self, raw: &RawValue, v: f64, lo: f64, hi: f64) -> Option<()> {
         if v < lo {
             let msg = format!("Input should be greater than or equal to {lo}");
-            return self.fail(raw, "greater_than_equal", msg, Some(json!({ "ge": lo })));
+            return self.fail(raw, "greater_than_equal", msg, Some(json!({ "ge": bound(lo) })));
         }
         if v > hi {
             let msg = format!("Input should be less than or equal to {hi}");
-            return self.fail(raw, "less_than_equal", msg, Some(json!({ "le": hi })));
+            return self.fail(raw, "less_than_equal", msg, Some(json!({ "le": bound(hi) })));
         }
         Some(())
     }
@@ -303,6 +303,11 @@ impl Reader {
         }
         Some(Value::Object(out))
     }
+}
+
+/// A bound as people write it: 32, not 32.0.
+fn bound(v: f64) -> Value {
+    if v.fract() == 0.0 && v.abs() < 1e15 { (v as i64).into() } else { v.into() }
 }
 
 fn number(raw: &RawValue) -> Option<f64> {

@@ -1,4 +1,4 @@
-//! Bytes of a checkpoint, wherever they live: a mapped file, a vector, or the program itself.
+//! Bytes of a checkpoint, wherever they live: a mapped file, a vector, the program itself, or an owner of the caller's.
 //!
 //! Mapping is what makes opening a checkpoint of gigabytes immediate and lets several processes share its pages. It is
 //! the one place of this module with `unsafe`, because the operating system, not the compiler, decides whether the
@@ -35,6 +35,7 @@ enum Source {
     Floats(Vec<f32>),
     Shared(Arc<[u8]>),
     Static(&'static [u8]),
+    Owned(Box<dyn AsRef<[u8]> + Send + Sync>),
 }
 
 impl Blob {
@@ -58,6 +59,12 @@ impl Blob {
         // nor rewritten while mapped is the caller's part, stated in this module's documentation.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| io("cannot be mapped", e))?;
         Ok(Blob(Arc::new(Source::Mapped(map))))
+    }
+
+    /// The bytes of whatever holds them, which is dropped with the last clone: memory that another language owns, a part
+    /// of an archive. They have to be the same bytes every time they are asked for.
+    pub fn from_owner(owner: impl AsRef<[u8]> + Send + Sync + 'static) -> Blob {
+        Blob(Arc::new(Source::Owned(Box::new(owner))))
     }
 
     /// The bytes of numbers that the program made.
@@ -84,6 +91,7 @@ impl Deref for Blob {
             Source::Floats(floats) => bytemuck::cast_slice(floats),
             Source::Shared(bytes) => bytes,
             Source::Static(bytes) => bytes,
+            Source::Owned(owner) => (**owner).as_ref(),
         }
     }
 }
@@ -112,6 +120,7 @@ impl std::fmt::Debug for Blob {
             Source::Mapped(_) => "mapped",
             Source::Bytes(_) | Source::Floats(_) | Source::Shared(_) => "owned",
             Source::Static(_) => "static",
+            Source::Owned(_) => "lent",
         };
         write!(f, "Blob({kind}, {} bytes)", self.len())
     }
@@ -132,6 +141,26 @@ mod tests {
             assert_eq!(&blob.clone()[1..], [2, 3]);
         }
         assert_eq!(&Blob::from_f32(vec![1.0])[..], 1.0f32.to_le_bytes());
+    }
+
+    #[test]
+    fn an_owner_is_dropped_once_with_the_last_clone() {
+        struct Owner {
+            _alive: Arc<()>,
+        }
+        impl AsRef<[u8]> for Owner {
+            fn as_ref(&self) -> &[u8] {
+                &[1, 2, 3]
+            }
+        }
+        let alive = Arc::new(());
+        let blob = Blob::from_owner(Owner { _alive: alive.clone() });
+        let clone = blob.clone();
+        assert!(std::ptr::eq(&blob[..], &clone[..]), "shared, not copied");
+        drop(blob);
+        assert_eq!((&clone[..], Arc::strong_count(&alive)), (&[1, 2, 3][..], 2));
+        drop(clone);
+        assert_eq!(Arc::strong_count(&alive), 1);
     }
 
     #[test]

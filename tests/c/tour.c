@@ -126,6 +126,19 @@ static int64_t read_at(void *user, const char *name, uint64_t offset, void *buff
     return (int64_t)done;
 }
 
+/* Weights that were lent, and how often they came back. */
+struct lent {
+    uint8_t *bytes;
+    int returned;
+};
+
+static void give_back(void *user) {
+    struct lent *lent = user;
+    free(lent->bytes);
+    lent->bytes = NULL;
+    lent->returned++;
+}
+
 int main(int argc, char **argv) {
     CHECK(argc == 3);
     const char *dir = argv[1], *out = argv[2];
@@ -306,7 +319,7 @@ int main(int argc, char **argv) {
     put_result(found, 5);
     sam3_result_free(found);
 
-    /* The same model from memory and through callbacks. */
+    /* The same model from memory, from lent memory, and through callbacks. */
     size_t sizes[3];
     uint8_t *config = slurp(in(dir, "config.json"), &sizes[0]);
     uint8_t *weights = slurp(in(dir, "model.safetensors"), &sizes[1]);
@@ -317,13 +330,18 @@ int main(int argc, char **argv) {
     reader.user = argv[1];
     reader.size_of = size_of;
     reader.read = read_at;
-    for (int way = 0; way < 2; way++) {
+    struct lent lent = {weights, 0};
+    for (int way = 0; way < 3; way++) {
         sam3_model *same = NULL;
         sam3_session *here = NULL;
         if (way == 0) {
             OK(sam3_model_open_memory(config, sizes[0], weights, sizes[1], tokenizer, sizes[2], options, &same, &error));
+        } else if (way == 1) {
+            OK(sam3_model_open_lent(config, sizes[0], weights, sizes[1], tokenizer, sizes[2], give_back, &lent, options,
+                                    &same, &error));
+            /* A CPU computes with the weights where they are. */
+            CHECK(lent.returned == 0);
             free(config);
-            free(weights);
             free(tokenizer);
         } else {
             OK(sam3_model_open_reader(&reader, options, &same, &error));
@@ -340,7 +358,10 @@ int main(int argc, char **argv) {
         CHECK(none == NULL);
         sam3_result_free(found);
         sam3_session_free(here);
+        CHECK(lent.returned == (way == 2));
+        /* The last of all that came from the model. */
         sam3_image_free(seen);
+        CHECK(lent.returned == (way >= 1));
     }
     CHECK(lines > 20);
 

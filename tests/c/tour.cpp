@@ -24,6 +24,12 @@ constexpr bool throws = true;
 struct Interrupt {};
 #endif
 
+static std::string slurp(const std::string &path) {
+    std::ifstream file(path, std::ios::binary);
+    CHECK(file);
+    return std::string(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+}
+
 int main(int argc, char **argv) {
     CHECK(argc == 3);
     const std::string dir = argv[1];
@@ -59,6 +65,18 @@ int main(int argc, char **argv) {
     }
     CHECK(result.semantic(0).width == image.width() && result.presence(0) > 0);
 
+    // The same model from the caller's own memory.
+    {
+        std::string weights = slurp(dir + "/model.safetensors");
+        const std::string config = slurp(dir + "/config.json"), tokenizer = slurp(dir + "/tokenizer.json");
+        const auto release = [](void *user) { static_cast<std::string *>(user)->clear(); };
+        sam3::Model lent =
+            sam3::Model::lent(config, weights.data(), weights.size(), tokenizer, release, &weights, options);
+        CHECK(lent.info().parameters == model.info().parameters && !weights.empty());
+        lent = sam3::Model();
+        CHECK(weights.empty());
+    }
+
     // A job, the same answer; everything else may move meanwhile.
     sam3::Job job = session.submit_segment(image, prompts, wanted);
     sam3::Session moved = std::move(session);
@@ -77,7 +95,12 @@ int main(int argc, char **argv) {
     // The first error of a chain is the one that stays.
     CHECK(!sam3::Prompt::concept_("x", &error).point(1, 1, true, &error).box({0, 0, 1, 1}, &error));
     CHECK(error.message.find("add_points") != std::string::npos);
-    CHECK(!sam3::Model::open_demo(&error) && error.status == SAM3_UNSUPPORTED);
+    if (std::strstr(sam3_build_info(), "demo-model: yes")) {
+        sam3::Model demo = sam3::Model::open_demo(&error);
+        CHECK(demo && demo.session(&error));
+    } else {
+        CHECK(!sam3::Model::open_demo(&error) && error.status == SAM3_UNSUPPORTED);
+    }
 
     int steps = 0;
     CHECK(session.progress([&](std::uint32_t, float) { return ++steps < 3; }));

@@ -11,7 +11,7 @@ use crate::tools::{available, fixture, libraries, root, succeed};
 
 /// A static library that brings its own copy of Rust's standard library, and uses what two copies could fight over:
 /// the allocator, threads, unwinding.
-const OTHER: &str = r#"
+pub const OTHER: &str = r#"
     #[unsafe(no_mangle)]
     pub extern "C" fn other_answer() -> u64 {
         std::panic::set_hook(Box::new(|_| ()));
@@ -21,7 +21,7 @@ const OTHER: &str = r#"
     fn black() -> usize { std::hint::black_box(0) }
 "#;
 
-const HOST: &str = r#"
+pub const HOST: &str = r#"
     #include <stdint.h>
     #include "sam3.h"
     uint64_t other_answer(void);

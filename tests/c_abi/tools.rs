@@ -1,7 +1,9 @@
 //! Compilers, libraries and processes.
 
+use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
 pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -12,10 +14,55 @@ pub fn fixture() -> PathBuf {
 }
 
 /// Where cargo left `libsam3.so` and `libsam3.a`: beside this test.
+///
+/// All feature sets leave them under these names, and cargo builds them anew only where a source changed: after a build
+/// with other features they are not what this test was linked with, which the library's own account of itself shows.
 pub fn libraries() -> PathBuf {
-    let dir = std::env::current_exe().unwrap().parent().unwrap().to_path_buf();
-    assert!(dir.join("libsam3.so").exists(), "expected libsam3.so in {}", dir.display());
-    dir
+    static CHECKED: OnceLock<PathBuf> = OnceLock::new();
+    let check = || {
+        let dir = std::env::current_exe().unwrap().parent().unwrap().to_path_buf();
+        let path = dir.join("libsam3.so");
+        let library = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        // SAFETY: a static string.
+        let expected = unsafe { CStr::from_ptr(sam3::ffi::sam3_build_info()) };
+        assert!(
+            holds(&library, expected.to_bytes()),
+            "{} was built with other features since this test was: expected {expected:?}. Build it again \
+             (`touch src/lib.rs`), or give each feature set a folder of its own (`CARGO_TARGET_DIR`)",
+            path.display()
+        );
+        dir
+    };
+    CHECKED.get_or_init(check).clone()
+}
+
+/// Whether `text` is somewhere in `bytes`, a hundred million of them within a moment.
+fn holds(bytes: &[u8], text: &[u8]) -> bool {
+    let rarest = text.iter().position(|&b| b == b';').expect("a text with a semicolon");
+    let mut from = 0;
+    while let Some(at) = bytes[from..].iter().position(|&b| b == b';').map(|n| from + n) {
+        let start = at.checked_sub(rarest);
+        if start.is_some_and(|start| bytes[start..].starts_with(text)) {
+            return true;
+        }
+        from = at + 1;
+    }
+    false
+}
+
+#[test]
+fn a_text_is_found_wherever_it_is() {
+    for found in ["a; b", "xa; b", "a; bx", ";;a; ba; b;", "a;a; b"] {
+        assert!(holds(found.as_bytes(), b"a; b"), "{found}");
+    }
+    for other in ["", ";", "a;", "a;b", "; b", "a; ca;"] {
+        assert!(!holds(other.as_bytes(), b"a; b"), "{other}");
+    }
+}
+
+/// Whether snapshots are to be written anew.
+pub fn bless() -> bool {
+    std::env::var_os("SAM3_BLESS").is_some_and(|v| v == "1")
 }
 
 /// Whether a program can be started.
@@ -97,7 +144,9 @@ impl Program {
     pub fn link(&self, to: &Path) -> PathBuf {
         let libraries = libraries();
         let exe = to.join(format!("{}-{}", self.source.file_stem().unwrap().to_str().unwrap(), self.compiler));
-        let rpath = format!("-Wl,-rpath,{}", libraries.display());
+        // Cargo's library path names target/ as well, where a library of an earlier build may lie: a path of this kind goes
+        // before it.
+        let rpath = format!("-Wl,--disable-new-dtags,-rpath,{}", libraries.display());
         succeed(self.command().arg("-L").arg(libraries).args([&rpath, "-lsam3", "-pthread", "-lm", "-o"]).arg(&exe));
         exe
     }

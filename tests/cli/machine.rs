@@ -135,3 +135,20 @@ fn info_tells_the_machine_and_the_checkpoint() {
     let file = run(desk.command().args(["info", "--model"]).arg(desk.model.join("model.safetensors"))).ok().out;
     assert!(file.contains("13 queries"), "{file}");
 }
+
+#[cfg(feature = "demo-model")]
+#[test]
+fn without_a_checkpoint_the_demo_model_answers_and_says_so() {
+    let desk = Desk::new("tiny-a");
+    let info = run(desk.command().arg("info")).ok().out;
+    assert!(info.contains("demo (embedded)") && info.contains("photographs"), "{info}");
+    let mut command = desk.command();
+    let answer = run(command.arg("segment").arg(&desk.picture).args(["--text", "circle", "--json", "-"]));
+    assert!(answer.code == 0 && answer.err.contains("demo model"), "{answer:?}");
+    let json: serde_json::Value = serde_json::from_str(&answer.out).unwrap();
+    assert_eq!(json["model"]["name"], "demo (embedded)");
+    assert!(json["model"]["origin"].as_str().unwrap().contains("photographs"), "{json}");
+    // A checkpoint that is named answers, and an empty name is not taken for none.
+    let answer = run(desk.segment_command(&["--text", "circle", "--json", "-"]).env("SAM3_MODEL", "")).ok();
+    assert!(answer.out.contains("tiny-a"), "{}", answer.out);
+}

@@ -4,6 +4,7 @@
 #![cfg(feature = "cli")]
 
 mod arguments;
+mod bench;
 mod damage;
 mod golden;
 mod harness;

@@ -42,8 +42,11 @@ fn requests_are_submitted_followed_and_collected() {
 #[test]
 fn mistakes_come_with_the_result() {
     let service = start(fast(), |_| {});
+    let early = service.post("/queue/fal-ai/sam-3/image", &json!({ "image_url": data_uri(), "max_masks": 99 }));
+    assert_eq!(early.fails(422), "less_than_equal", "a form that is wrong is wrong at once");
+    assert_eq!(early.json()["detail"][0]["ctx"].to_string(), r#"{"le":32}"#);
     let submitted =
-        service.post("/queue/fal-ai/sam-3/image", &json!({ "image_url": data_uri(), "max_masks": 99 })).ok();
+        service.post("/queue/fal-ai/sam-3/image", &json!({ "image_url": "data:image/png;base64,AAAA" })).ok();
     let status = local(&service, &submitted["status_url"]);
     let done = service.until(&status, |r| r.json()["status"] == "COMPLETED").json();
     assert!(done["error"].as_str().unwrap().contains("image_url"), "{done}");

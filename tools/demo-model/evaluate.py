@@ -1,228 +1,209 @@
-"""The bars, measured on scenes no training run draws (seeds from 900,000,000 up): a table of what the model can do.
+"""The bars, measured on held-out pictures (`heldout.py`) by any of three answerers (`answerers.py`), side by side.
 
-    python evaluate.py RUN/find-224.pt --scenes 300
+    python evaluate.py --by training --checkpoint RUN/find-192.pt
+    python evaluate.py --by transformers engine --exported ../../assets/demo --program ../../target/release/sam3
 
-Answers are judged at full resolution after the post-processing of upstream's processors: masks are interpolated as
-logits and cut at zero, an answer counts from a score (its own times presence) of `--threshold`. No suppression of
-doubles: a second answer for one object is a false one.
+Everybody is asked the same. The clicks of later rounds depend on the masks before, by the same rule for all: the
+deepest point of the largest error, as users correct. A lone click is answered with the best rated of three masks, as
+the SAM papers do; all else with one mask. Under the tables stands how far the answerers are apart (`Agreement`).
 """
 
 import argparse
+import dataclasses
+import itertools
 import json
 import pathlib
+import time
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 
-from atlas import styles, unpack
-from clicks import choose_objects, click_in, corner_boxes, correct, damaged, nowhere
-from config import PRESETS, at_size
-from model import Demo
-from prompts import ask, prompt_features
-from scenes import Composer
+import sheet
+from answerers import Engine, Found, Shown, Training, Transformers
+from atlas import HELD_OUT_STYLE, styles, unpack
+from config import PRESETS
+from heldout import GROUPS, Spec, cases, deepest
+from tally import Score, overlaps, table, weak_spots
 from vocabulary import Phrases
 
-HELD_OUT = 900_000_000
-BARS = {
-    "phrases F1": 0.9,
-    "phrases mean IoU": 0.85,
-    "absent answered": 0.05,
-    "click IoU": 0.85,
-    "3 clicks IoU": 0.92,
-    "box IoU": 0.9,
-}
+ROUNDS = 3
 
 
-def load(path, device="cpu"):
-    """The averaged model of a checkpoint, in evaluation mode, and the checkpoint's facts."""
-    saved = torch.load(path, map_location=device, weights_only=False)
-    model = Demo(at_size(PRESETS[saved["preset"]], saved["size"])).to(device)
-    model.load_state_dict(saved["ema"])
-    return model.eval(), {k: saved.get(k) for k in ("preset", "size", "images", "minutes", "most", "span")}
+@dataclasses.dataclass
+class Answers:
+    """What one answerer said of one picture: `Found` per question; per kind of prompt (rating, mask [H, W], logits
+    [M, M]) of each target; the clicks of each target's last round, points and labels."""
+
+    concepts: list[Found]
+    objects: dict
+    clicks: list
 
 
-def overlaps(found, truth):
-    """IoU [a, b] of masks [a, S, S] and [b, S, S], both bool."""
-    a, b = found.flatten(1).float(), truth.flatten(1).float()
-    both = a @ b.T
-    return both / (a.sum(1)[:, None] + b.sum(1)[None] - both).clamp(min=1)
+def spoiled(truth, target, side):
+    """A rough mask prompt as logits [M, M]: the right mask blurred or not, cut high or low."""
+    cover = torch.from_numpy(truth.astype(np.float32))[None, None]
+    cover = F.interpolate(cover, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
+    if target.blurred:
+        cover = F.avg_pool2d(cover, 5, 1, 2)
+    return ((cover - target.cut) * 20).clamp(-10, 10)[0, 0].numpy()
 
 
-class Tally:
-    """Matches, answers and truths of many prompts; prompts without a truth count for `absent`."""
-
-    def __init__(self):
-        self.matched = self.answers = self.truths = self.absent = self.answered = 0
-        self.iou = 0.0
-
-    def add(self, found, truth):
-        if not len(truth):
-            self.absent += 1
-            self.answered += len(found) > 0
-            self.answers += len(found)
-            return
-        self.answers, self.truths = self.answers + len(found), self.truths + len(truth)
-        if len(found):
-            iou = overlaps(found, truth).cpu()
-            rows, columns = linear_sum_assignment(-iou.numpy())
-            good = iou[rows, columns]
-            good = good[good >= 0.5]
-            self.matched, self.iou = self.matched + len(good), self.iou + float(good.sum())
-
-    def report(self, name):
-        share = lambda a, b: round(float(a) / b, 4) if b else None
-        out = {
-            f"{name} F1": share(2 * self.matched, self.answers + self.truths),
-            f"{name} precision": share(self.matched, self.answers),
-            f"{name} recall": share(self.matched, self.truths),
-            f"{name} mean IoU": share(self.iou, self.matched),
-        }
-        if self.absent:
-            out["absent answered" if name == "phrases" else f"{name} absent answered"] = share(
-                self.answered, self.absent
-            )
-        return out
+def correction(found, truth):
+    """The next click and its label, as a function of the two masks: the deepest point of what is most wrong, that is
+    missing (1) or too much (0); the deepest point of the object if nothing is wrong."""
+    (missing, deep), (extra, shallow) = deepest(truth & ~found), deepest(found & ~truth)
+    if max(deep, shallow) == 0:
+        return deepest(truth)[0], 1
+    return (missing, 1) if deep >= shallow else (extra, 0)
 
 
-def picture_masks(logits, size):
-    """Logits [n, M, M] as masks [n, S, S]."""
-    return F.interpolate(logits[:, None].float(), size=(size, size), mode="bilinear", align_corners=False)[:, 0] > 0
+def answer(case, who, threshold):
+    """Everything one answerer is asked about a picture."""
+    who.look(case.pixels)
+    concepts = who.concepts([(q.text, q.box) for q in case.questions], threshold)
+    targets, count = case.targets, len(case.targets)
+    best = lambda f: (float(f.scores.max()), f.masks[f.scores.argmax()], f.logits[f.scores.argmax()])
+    lone = [Shown([t.inner], [1]) for t in targets]
+    several = [best(f) for f in who.objects(lone + [Shown([t.deepest], [1]) for t in targets], True)]
+    rough = [Shown(logits=spoiled(case.masks[t.index], t, who.side)) for t in targets]
+    single = [best(f) for f in who.objects(lone + [Shown(box=t.box) for t in targets] + rough, False)]
+    objects = {
+        "click": several[:count],
+        "click, deepest": several[count:],
+        "click, one mask": single[:count],
+        "box": single[count : 2 * count],
+        "mask": single[2 * count :],
+    }
+    points, labels, last = [[t.inner] for t in targets], [[1] for _ in targets], objects["click"]
+    for turn in range(2, ROUNDS + 1):
+        for i, t in enumerate(targets):
+            point, label = correction(last[i][1], case.masks[t.index])
+            points[i], labels[i] = [*points[i], point], [*labels[i], label]
+        shown = [Shown(points[i], labels[i], logits=last[i][2]) for i in range(count)]
+        last = objects[f"{turn} clicks"] = [best(f) for f in who.objects(shown, False)]
+    return Answers(concepts, objects, list(zip(points, labels)))
 
 
-@torch.no_grad()
-def detect(model, phrases, composer, scenes, threshold, exemplars, generator, per=4, batch=16):
-    """Tallies by kind of prompt."""
-    tallies = {}
-    for start in range(0, scenes, batch):
-        drawn = composer(min(batch, scenes - start), keep_masks=True)
-        asked = ask(phrases, drawn, per, exemplars, generator)
-        seen, places, _ = model.look(drawn.pixels, tracker=False)
-        prompt, prompt_mask = prompt_features(model, phrases, asked, drawn, seen, places, generator)
-        out = model.detect(seen, places, prompt, prompt_mask, per)
-        score = out["scores"][-1].sigmoid() * out["presence"][-1].sigmoid()[:, None]
-        for n in range(len(score)):
-            b, p = divmod(n, per)
-            found = picture_masks(out["masks"][n][score[n] > threshold], composer.size)
-            truth = drawn.masks[b][asked.hit[b, p]]
-            row = asked.rows[b, p]
-            kind = "exemplars" if asked.exemplar[b, p] >= 0 else "phrases"
-            tallies.setdefault(kind, Tally()).add(found, truth)
-            if kind == "phrases" and len(truth):
-                said = (
-                    "things"
-                    if phrases.named <= row < phrases.things
-                    else ("shape" if phrases.shape[row] >= 0 else "") + ("colour" if phrases.colour[row] >= 0 else "")
-                )
-                tallies.setdefault(said, Tally()).add(found, truth)
-    return tallies
+class Agreement:
+    """How far two answerers are apart. `gap`: the largest difference of logits, by the largest logit, of objects asked
+    for alike; `wide` counts gaps over 1e-3. `flips`: concepts with an answer on one side of the threshold only, and the
+    farthest such score from it. `splits`: next clicks that differ though all was alike before, and the most pixels that
+    the two masks they correct differ by; what follows them is not the same question and not compared."""
+
+    def __init__(self, threshold):
+        self.threshold = threshold
+        self.facts = dict(questions=0, scores=0.0, flips=0, flip_margin=0.0, concept_iou=1.0)
+        self.facts.update(objects=0, gap=0.0, wide=0, ratings=0.0, object_iou=1.0, splits=0, split_pixels=0)
+
+    def most(self, name, value):
+        self.facts[name] = max(self.facts[name], float(value))
+
+    def add(self, a, b):
+        for one, two in zip(a.concepts, b.concepts):
+            self.facts["questions"] += 1
+            counts = [int((x.scores > self.threshold).sum()) for x in (one, two)]
+            few, common = min(counts), min(len(one.scores), len(two.scores))
+            if counts[0] != counts[1]:
+                self.facts["flips"] += 1
+                self.most("flip_margin", (one, two)[counts[1] > counts[0]].scores[few] - self.threshold)
+            if common:
+                self.most("scores", np.abs(one.scores[:common] - two.scores[:common]).max())
+            if few:
+                best = overlaps(one.masks[:few], two.masks[:few]).max(1)
+                self.facts["concept_iou"] = min(self.facts["concept_iou"], float(best.min()))
+        for name in a.objects:
+            turn = int(name.split()[0]) if name.endswith("clicks") else 1
+            before = "click" if turn == 2 else f"{turn - 1} clicks"
+            for t in range(len(a.clicks)):
+                (one, mask, logits), (two, other, others) = a.objects[name][t], b.objects[name][t]
+                p, q = (x.clicks[t][0][:turn] for x in (a, b))
+                if turn > 1 and p != q:
+                    if p[:-1] == q[:-1]:
+                        self.facts["splits"] += 1
+                        self.most("split_pixels", (a.objects[before][t][1] ^ b.objects[before][t][1]).sum())
+                    continue
+                gap = np.abs(logits - others).max() / np.abs(others).max()
+                self.facts["objects"] += 1
+                self.facts["wide"] += int(gap > 1e-3)
+                self.most("gap", gap)
+                self.most("ratings", abs(one - two))
+                iou = float(overlaps(mask[None], other[None])[0, 0]) if mask.any() or other.any() else 1.0
+                self.facts["object_iou"] = min(self.facts["object_iou"], iou)
 
 
-@torch.no_grad()
-def clicks(model, composer, scenes, generator, batch=16):
-    """Mean IoU at full resolution of one click, three clicks, a box, a spoiled mask; all objects alike."""
-    sums, size = {}, composer.size
-    for start in range(0, scenes, batch):
-        drawn = composer(min(batch, scenes - start), keep_masks=True)
-        _, _, levels = model.look(drawn.pixels)
-        pictures, objects = choose_objects(drawn, 3 * batch, generator)
-        if not len(pictures):
-            continue
-        cover, truth = drawn.cover[pictures, objects], drawn.masks[pictures, objects]
-
-        def note(name, logits):
-            masks = picture_masks(logits, size)
-            iou = (masks & truth).sum((1, 2)) / (masks | truth).sum((1, 2)).clamp(min=1)
-            sums.setdefault(name, []).append(iou)
-
-        inner = (cover > 0.9).float() + 1e-3 * (cover > 0.5).float()
-        prompt = dict(
-            points=click_in(inner, size, generator)[:, None],
-            labels=torch.ones(len(cover), 1, dtype=torch.long, device=cover.device),
-        )
-        found, iou, _ = model.track(levels, pictures, **prompt)
-        best = 1 + iou[:, 1:].argmax(1)  # as upstream: the best rated of three for a lone click
-        chosen = found[torch.arange(len(found), device=found.device), best]
-        note("click IoU", chosen)
-        note("click IoU, single mask", found[:, 0])
-        for turn in (2, 3):
-            prompt = correct(chosen, cover, prompt, size, generator)
-            found, _, _ = model.track(levels, pictures, **prompt)
-            chosen = found[:, 0]
-            note(f"{turn} clicks IoU", chosen)
-        found, _, _ = model.track(levels, pictures, boxes=corner_boxes(drawn.boxes[pictures, objects], size))
-        note("box IoU", found[:, 0])
-        found, _, _ = model.track(
-            levels, pictures, masks=damaged(cover, generator), **nowhere(len(cover), cover.device)
-        )
-        note("mask IoU", found[:, 0])
-    return {name: round(float(torch.cat(v).mean()), 4) for name, v in sums.items()}
-
-
-def evaluate(model, phrases, scenes, most, span, thresholds=(0.5,), seed=HELD_OUT, drawings=None):
-    """All figures as {threshold: {name: value}}; clicks under "clicks"."""
-    device = next(model.parameters()).device
-    compose = lambda s: Composer(
-        model.preset.size, model.preset.cells, most, span, seed=s, device=device, drawings=drawings
-    )
-    results = {}
-    for threshold in thresholds:
-        composer = compose(seed)
-        generator = torch.Generator(device).manual_seed(seed + 1)
-        tallies = detect(model, phrases, composer, scenes, threshold, 0.15, generator)
-        results[str(threshold)] = {
-            k: v
-            for name in sorted(tallies, key="phrases exemplars shape colour shapecolour things".split().index)
-            for k, v in tallies[name].report(name).items()
-        }
-    results["clicks"] = clicks(model, compose(seed + 2), scenes, torch.Generator(device).manual_seed(seed + 3))
-    return results
-
-
-def table(results):
-    """Markdown, with the bars beside the figures they judge."""
-    lines = ["| figure | value | bar |", "|---|---|---|"]
-    for part, figures in results.items():
-        for name, value in figures.items():
-            bar = BARS.get(name)
-            against = "" if bar is None else f"{'<=' if name == 'absent answered' else '>='} {bar}"
-            lines.append(f"| {name}{'' if part == 'clicks' else ' @ ' + part} | {value} | {against} |")
-    return "\n".join(lines)
+def answerer(name, args):
+    """An answerer by name; says what it lacks."""
+    wants = {"training": ["checkpoint"], "transformers": ["exported"], "engine": ["exported", "program"]}[name]
+    lacks = [f"--{want}" for want in wants if getattr(args, want) is None]
+    if lacks:
+        raise SystemExit(f"--by {name} wants {' and '.join(lacks)}")
+    if name == "training":
+        return Training(args.checkpoint, args.device)
+    if name == "transformers":
+        return Transformers(args.exported, args.device)
+    return Engine(args.program, args.exported, threads=args.threads)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=pathlib.Path)
-    parser.add_argument("--scenes", type=int, default=300)
-    parser.add_argument("--threshold", type=float, nargs="+", default=[0.3, 0.5])
-    parser.add_argument("--most", type=int, help="objects per scene; as trained by default")
-    parser.add_argument("--span", type=float, nargs=2, help="object diameters in pixels; as trained by default")
-    parser.add_argument("--atlas", type=pathlib.Path, help="scenes with drawings of this file as well")
-    parser.add_argument("--style", help="one style of drawings only, e.g. the held-out one")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--by", nargs="+", choices=("training", "transformers", "engine"), default=["training"])
+    parser.add_argument("--checkpoint", type=pathlib.Path, help="for training")
+    parser.add_argument("--exported", type=pathlib.Path, help="the files of export.py, for transformers and engine")
+    parser.add_argument("--program", type=pathlib.Path, help="the sam3 program, for engine")
+    parser.add_argument("--scenes", type=int, default=400, help="pictures, of all groups together")
+    parser.add_argument("--first", type=int, default=0, help="number of the first picture")
+    parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
+    parser.add_argument(
+        "--threshold", type=float, nargs="+", default=[0.3, 0.5], help="the bars are judged at the last"
+    )
+    parser.add_argument("--look", type=int, default=192, help="the model's side: sizes below are in its pixels")
+    parser.add_argument("--most", type=int, default=8, help="objects per picture, as trained")
+    parser.add_argument("--span", type=float, nargs=2, default=(18, 100), help="object diameters, as trained")
+    parser.add_argument("--atlas", type=pathlib.Path, help="drawings of this file as well")
+    parser.add_argument("--device", default="cpu", help="of training and transformers")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=pathlib.Path)
+    parser.add_argument("--sheet", type=pathlib.Path, help="a PNG of pictures with the last answerer's masks")
+    parser.add_argument("--sheet-pictures", type=int, default=24)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    model, facts = load(args.checkpoint, args.device)
-    drawings, names = None, ()
+    torch.backends.cudnn.allow_tf32 = False  # f32 means f32
+    spec, names = Spec(args.look, args.most, tuple(args.span)), ()
     if args.atlas:
-        tiles, shows, names = unpack(args.atlas, 96, styles(args.style))
-        drawings = (tiles, shows)
-    phrases = Phrases(model.preset, names).to(args.device)
-    results = evaluate(
-        model,
-        phrases,
-        args.scenes,
-        args.most or facts["most"],
-        args.span or facts["span"],
-        args.threshold,
-        drawings=drawings,
-    )
-    print(facts)
-    print(table(results))
+        tiles, shows, names = unpack(args.atlas, 96, styles())
+        other, shown, _ = unpack(args.atlas, 96, styles(HELD_OUT_STYLE))
+        labels = tuple(sorted({fact["label"] for fact in names}))
+        spec = dataclasses.replace(spec, drawings=(tiles, shows), held_out=(other, shown), labels=labels)
+    phrases = Phrases(PRESETS["full"], names)
+    who = {name: answerer(name, args) for name in args.by}
+    scores = {name: Score(args.threshold, args.look) for name in who}
+    agreement = {pair: Agreement(args.threshold[-1]) for pair in itertools.combinations(args.by, 2)}
+    pairs, begin = [], time.monotonic()
+    for i, case in enumerate(cases(spec, phrases, args.scenes, args.groups, args.first)):
+        answers = {name: answer(case, one, min(args.threshold)) for name, one in who.items()}
+        for name, said in answers.items():
+            scores[name].add(case, said)
+        for (one, two), between in agreement.items():
+            between.add(answers[one], answers[two])
+        if args.sheet and len(pairs) < args.sheet_pictures:
+            pairs.append(sheet.panels(case, answers[args.by[-1]], args.threshold[-1], i // len(args.groups)))
+            sheet.write(args.sheet, pairs)
+        if (i + 1) % 20 == 0:
+            print(f"{i + 1} pictures, {(time.monotonic() - begin) / (i + 1):.1f} s each", flush=True)
+    figures = {name: score.figures() for name, score in scores.items()}
+    facts = dict(vars(args), facts=getattr(who.get("training"), "facts", None))
+    facts = {k: v if isinstance(v, (int, float, list, dict, type(None))) else str(v) for k, v in facts.items()}
+    print(f"{args.scenes} pictures, looks of {args.look} px, {args.most} objects of {args.span} px; {facts['facts']}")
+    print(table(figures))
+    print(f"\nweak spots of {args.by[-1]}\n" + weak_spots(scores[args.by[-1]].breakdown()))
+    apart = {" and ".join(pair): between.facts for pair, between in agreement.items()}
+    for pair, differences in apart.items():
+        print(f"\n{pair}: " + ", ".join(f"{k} {v:.3g}" for k, v in differences.items()))
     if args.json:
-        args.json.write_text(json.dumps(dict(facts=facts, results=results), indent=1) + "\n")
+        parts = {name: score.breakdown() for name, score in scores.items()}
+        told = dict(facts=facts, figures=figures, breakdown=parts, agreement=apart)
+        args.json.write_text(json.dumps(told, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 from transformers import Sam3Model, Sam3TrackerConfig, Sam3TrackerModel
 
+from answerers import load
 from config import video_config
-from evaluate import load
 from scenes import Composer
 from vocabulary import Phrases, make_tokenizer
 

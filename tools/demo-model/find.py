@@ -5,7 +5,7 @@
 2. Every query of a phrase that is there also moves towards its nearest answer, matched or not.
 3. The losses of stage `see` go on at a lower weight.
 
-Masks cost most and are computed for `MASKED` prompts of a picture; boxes, scores and presence for all.
+Masks cost most and are computed for `--masked` prompts of a picture; boxes, scores and presence for all.
 """
 
 import torch
@@ -17,7 +17,6 @@ from dense import contrast, draw_phrases, mask_iou, mask_losses, token_boxes, to
 from model import size_loss
 from prompts import ask, prompt_features
 
-MASKED = 2
 FAR = 1e4  # cost of an object that is no answer
 
 
@@ -168,7 +167,7 @@ def find_step(model, phrases, scenes, args, autocast):
     rep = lambda t: t.repeat_interleave(per, 0)
     boxes, cover, valid = rep(scenes.boxes), rep(scenes.cover), rep(scenes.valid)
     # Masks for prompts that have answers first.
-    order = (torch.rand(batch, per, device=hit.device) + asked.hit.any(2)).topk(MASKED, 1).indices
+    order = (torch.rand(batch, per, device=hit.device) + asked.hit.any(2)).topk(args.masked, 1).indices
     masked = (torch.arange(batch, device=hit.device)[:, None] * per + order).flatten()
     with autocast():
         seen, places, levels = model.look(scenes.pixels)

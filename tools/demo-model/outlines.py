@@ -4,6 +4,7 @@ A tile covers [-REACH, REACH]^2 of a shape whose farthest point from the middle 
 the outline in the same unit, negative inside. Fill, outline stroke and soft edge are all thresholds of that distance.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -118,6 +119,7 @@ def _tile(filled, holes):
     return distance.astype(np.float32) * (2 * REACH / side)
 
 
+@functools.cache
 def tiles():
     """Tiles [n, 1, SIDE, SIDE] and the shape of each (index into SHAPES, -1 without a name)."""
     rng = np.random.default_rng(20)

@@ -37,9 +37,14 @@ class Composer:
 
     `hard` in 0 to 1 is the share of scenes that are more than flat upright shapes on a plain ground. `drawings` are
     RGBA tiles [n, 4, t, t] of bytes and the thing each shows [n]; `drawn` is the share of objects taken from them.
+
+    For pictures larger than the model's: `look` is the side at which they look like those trained on (patterns,
+    outlines, smallest area), `wide` the width by the height of the picture that the square will be stretched to.
     """
 
-    def __init__(self, size, cells, most=6, span=(18, 80), seed=0, device="cpu", hard=1.0, drawings=None, drawn=0.6):
+    def __init__(self, size, cells, most=6, span=(18, 80), seed=0, device="cpu", hard=1.0, drawings=None, drawn=0.6,
+                 look=None, wide=None):  # fmt: skip
+        self.unit, self.wide = size / (look or size), wide
         self.size, self.cells, self.most, self.span, self.hard = size, cells, most, span, hard
         self.device = torch.device(device)
         self.drawn = drawn if drawings is not None else 0.0
@@ -97,7 +102,7 @@ class Composer:
         angle = self._rand(batch, 1, 1, high=2 * math.pi)
         along = self.grid_x * angle.cos() + self.grid_y * angle.sin()
         across = self.grid_y * angle.cos() - self.grid_x * angle.sin()
-        pitch = self._rand(batch, 1, 1, low=2, high=14) * self.size / 112
+        pitch = self._rand(batch, 1, 1, low=2, high=14) * (self.size / self.unit / 112)
         waves = torch.sin(along * pitch * 2)
         checks = waves * torch.sin(across * pitch * 2)
         kind = self._rand(batch, 1, 1) * (self._rand(batch, 1, 1) < self.hard)  # under 0.25: plain
@@ -135,6 +140,13 @@ class Composer:
             chosen[:, k] = spot[torch.arange(batch, device=self.device), k, best]
         return chosen
 
+    def _layout(self, batch):
+        """Which objects there are [B, K], their radii [B, K] and centres [B, K, 2] in pixels."""
+        here = torch.arange(self.most, device=self.device)[None] < 1 + self._int(self.most, batch, 1)
+        low, high = (math.log(v / 2) for v in self.span)
+        radius = torch.exp(self._rand(batch, self.most, low=low, high=high))
+        return here, radius, self._places(batch, radius, here)
+
     def _choose(self, batch, ground):
         """Shape, tile, colour and RGB of every object. Later objects often repeat the first one's shape or colour,
         or both, so that phrases of two words need both words and answers of several objects are common."""
@@ -160,11 +172,7 @@ class Composer:
     def __call__(self, batch, keep_masks=False):
         size, most = self.size, self.most
         ground, anchors = self._ground(batch)
-        count = 1 + self._int(most, batch, 1)
-        here = torch.arange(most, device=self.device)[None] < count
-        low, high = (math.log(v / 2) for v in self.span)
-        radius = torch.exp(self._rand(batch, most, low=low, high=high))
-        place = self._places(batch, radius, here)
+        here, radius, place = self._layout(batch)
         shape, tile, colour, rgb = self._choose(batch, anchors)
 
         b, k = here.nonzero(as_tuple=True)  # every object there is, [n]
@@ -175,6 +183,8 @@ class Composer:
         # The processor makes pictures square, so those of 4:3 or 9:16 squeeze all of their objects alike.
         wide = torch.exp(self._rand(batch, low=-0.5, high=0.5) * math.log(MOST_ASPECT))
         wide = torch.where(self._rand(batch) < 0.7 * self.hard, wide, torch.ones_like(wide))[b]
+        if self.wide:
+            wide = torch.full_like(wide, self.wide)
         distance = self._distance(tile[b, k], place[b, k], radius[b, k], angle, squeeze, wide)  # pixels
         colour_here, edge = self._shade(b, k, rgb, distance, radius[b, k])
         # Outlines and soft edges: alpha is the covered share of a pixel.
@@ -251,7 +261,7 @@ class Composer:
         light = 1 + slope * ((self.grid_x * angle.cos() + self.grid_y * angle.sin()) * span).clamp(-1, 1)
         base = rgb[b, k]
         fill = base[:, :, None, None] * light[:, None]
-        wide = (radius * self._rand(n, low=0.06, high=0.2)).clamp(1.0, 7.0)
+        wide = (radius * self._rand(n, low=0.06, high=0.2)).clamp(self.unit, 7 * self.unit)
         has = self._rand(n) < 0.3 * self.hard
         tone = self._int(3, n)
         dark, pale = base * 0.35, base + (1 - base) * 0.7
@@ -264,7 +274,7 @@ class Composer:
     def _pack(self, picture, visible, full, here, shape, colour, thing, keep_masks):
         size = self.size
         area = visible.flatten(2).sum(-1)
-        valid = here & (area >= MIN_AREA) & (area >= MIN_VISIBLE * full)
+        valid = here & (area >= MIN_AREA * self.unit**2) & (area >= MIN_VISIBLE * full)
         rows, columns = visible.any(3).int(), visible.any(2).int()
         y0, y1 = rows.argmax(2), size - rows.flip(2).argmax(2)
         x0, x1 = columns.argmax(2), size - columns.flip(2).argmax(2)

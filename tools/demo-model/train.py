@@ -36,6 +36,7 @@ def arguments():
     add("--size", type=int, default=96, help="picture side in this stage, a multiple of the patch side")
     add("--images", type=int, required=True, help="pictures of the whole stage, counted over all resumptions")
     add("--minutes", type=float, default=1e9, help="stop this run after so long; the stage goes on at the next run")
+    add("--within", type=float, default=1e9, help="minutes for the stage, all runs together: ends and slows down by them")
     add("--batch", type=int, default=32)
     add("--rate", type=float, default=1e-3)
     add("--decay", type=float, default=0.25, help="last share of the stage over which the rate falls to nothing")
@@ -43,6 +44,7 @@ def arguments():
     add("--span", type=float, nargs=2, default=(18, 80), help="smallest and largest object diameter in pixels")
     add("--ease", type=int, default=0, help="pictures over which grounds and outlines go from plain to all kinds")
     add("--prompts", type=int, default=6, help="phrases per picture (find)")
+    add("--masked", type=int, default=2, help="of these, prompts that draw masks, the dearest part (find)")
     add(
         "--exemplars", type=float, default=0.12, help="share of prompts that show a box instead of saying a word (find)"
     )
@@ -177,10 +179,14 @@ class Log:
         self.sums, self.counts = {}, {}
 
 
-def rate_at(args, images, steps):
+def progress(args, images, minutes):
+    """How far the stage is, 0 to 1, by pictures or by time, whichever ends first."""
+    return max(images / args.images, minutes / args.within)
+
+
+def rate_at(args, done, steps):
     """Warm up over 60 steps, level, then straight down to a fiftieth over the last `decay` of the stage."""
-    left = (args.images - images) / (args.decay * args.images)
-    return args.rate * min(1.0, (steps + 1) / 60) * max(0.02, min(1.0, left))
+    return args.rate * min(1.0, (steps + 1) / 60) * max(0.02, min(1.0, (1 - done) / args.decay))
 
 
 def main():
@@ -251,21 +257,25 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
     log = Log(path.with_suffix(".csv"))
     begun = written = saved_at = time.monotonic()
-    while images < args.images and (time.monotonic() - begun) / 60 < args.minutes and not stopped:
+    while not stopped:
+        now = (time.monotonic() - begun) / 60
+        done = progress(args, images, spent + now)
+        if done >= 1 or now > args.minutes:
+            break
         composer.hard = min(1.0, images / max(args.ease, 1))
         loss, parts = step(model, phrases, composer(args.batch), args, autocast)
         model.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         if torch.isfinite(norm):
-            optimiser.step(rate_at(args, images, steps))
+            optimiser.step(rate_at(args, done, steps))
             average.update(model)
         images, steps = images + args.batch, steps + 1
         log.add(dict(loss=loss.detach(), norm=norm, **parts))
         now = time.monotonic()
         if now - written > 30:
             minutes = round(spent + (now - begun) / 60, 2)
-            log.write(images=images, minutes=minutes, rate=round(rate_at(args, images, steps), 6))
+            log.write(images=images, minutes=minutes, rate=round(rate_at(args, done, steps), 6))
             written = now
         if (now - saved_at) / 60 > args.save:
             save()

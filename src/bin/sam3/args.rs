@@ -3,6 +3,7 @@
 //! Prompts depend on the order of options: `--object` separates objects, and an `--exemplar` belongs to the `--text`
 //! before it. So options are read with their positions, and put together here.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use clap::builder::{NonEmptyStringValueParser, PathBufValueParser, RangedU64ValueParser};
@@ -11,7 +12,7 @@ use sam3::{Device, Error, ModelOptions, Result, SegmentOptions};
 
 /// Model and machine, common to all subcommands.
 pub struct Model {
-    /// The checkpoint, if one was named.
+    /// The checkpoint, if one was named; else the demo model answers, where it is built in.
     pub path: Option<PathBuf>,
     pub options: ModelOptions,
 }
@@ -74,12 +75,14 @@ fn served() -> Option<Command> {
 pub fn model_args() -> [Arg; 3] {
     let path = || PathBufValueParser::new();
     [
-        Arg::new("model")
-            .long("model")
-            .value_name("PATH")
-            .env("SAM3_MODEL")
-            .value_parser(path())
-            .help("Checkpoint: a directory with config.json and model.safetensors, or the .safetensors file"),
+        Arg::new("model").long("model").value_name("PATH").env("SAM3_MODEL").value_parser(path()).help(
+            if cfg!(feature = "demo-model") {
+                "Checkpoint: a directory with config.json and model.safetensors, or the .safetensors file; without it \
+                 the embedded demo model answers"
+            } else {
+                "Checkpoint: a directory with config.json and model.safetensors, or the .safetensors file"
+            },
+        ),
         Arg::new("device")
             .long("device")
             .value_name("DEVICE")
@@ -182,25 +185,39 @@ pub fn positive() -> RangedU64ValueParser<usize> {
 }
 
 impl Model {
-    /// The checkpoint to open, named by the user: the one place that chooses. Cheap, so that it can be asked before
-    /// other work.
-    pub fn named(&self) -> Result<&std::path::Path> {
-        self.path
-            .as_deref()
-            .ok_or_else(|| Error::invalid("no model: name a checkpoint with --model PATH or the variable SAM3_MODEL"))
-    }
-
-    /// Opens it.
-    pub fn open(&self) -> Result<sam3::Model> {
-        sam3::Model::open(self.named()?, &self.options)
-    }
-
     /// Reads `--model`, `--device` and `--threads`.
     pub fn parse(m: &ArgMatches) -> Result<Self> {
         let device: Device = m.get_one::<String>("device").expect("has a default").parse()?;
         let mut options = ModelOptions::on(device);
         options.threads = m.get_one("threads").copied();
         Ok(Self { path: m.get_one::<PathBuf>("model").cloned(), options })
+    }
+
+    /// Fails if no model can answer: none was named, none is built in. Cheap, to be asked before other work.
+    pub fn check(&self) -> Result<()> {
+        if self.path.is_some() || cfg!(feature = "demo-model") {
+            return Ok(());
+        }
+        Err(Error::invalid("no model: name a checkpoint with --model PATH or the variable SAM3_MODEL"))
+    }
+
+    /// Opens the checkpoint, or the demo model if none was named: the one place that chooses.
+    pub fn open(&self) -> Result<sam3::Model> {
+        match &self.path {
+            Some(path) => sam3::Model::open(path, &self.options),
+            #[cfg(feature = "demo-model")]
+            None => sam3::Model::demo(&self.options),
+            #[cfg(not(feature = "demo-model"))]
+            None => Err(self.check().expect_err("no model is built in")),
+        }
+    }
+
+    /// What the model is called in reports: its path, or that it is the embedded one.
+    pub fn name(&self) -> Cow<'_, str> {
+        match &self.path {
+            Some(path) => path.to_string_lossy(),
+            None => "demo (embedded)".into(),
+        }
     }
 }
 

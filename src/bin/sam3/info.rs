@@ -1,7 +1,5 @@
 //! `sam3 info`.
 
-use std::path::Path;
-
 use sam3::{Model, Result};
 
 use crate::args;
@@ -10,10 +8,10 @@ use crate::outputs::say;
 /// Prints what this machine offers and, with a model, what it is.
 pub fn run(args: &args::Model) -> Result<()> {
     say(&machine()?)?;
-    match &args.path {
-        Some(path) => say(&model(path, &Model::open(path, &args.options)?)),
-        None => say("model         none: name one with --model PATH or SAM3_MODEL\n"),
+    if args.path.is_none() && !cfg!(feature = "demo-model") {
+        return say("model         none: name one with --model PATH or SAM3_MODEL\n");
     }
+    say(&model(&args.name(), &args.open()?))
 }
 
 fn machine() -> Result<String> {
@@ -28,7 +26,7 @@ fn machine() -> Result<String> {
     .concat())
 }
 
-fn model(path: &Path, model: &Model) -> String {
+fn model(name: &str, model: &Model) -> String {
     let info = model.info();
     let (c, v) = (&info.checkpoint, &info.config.vision);
     let (size, patch, layers, width, window) = (v.image_size, v.patch_size, v.layers, v.hidden_size, v.window_size);
@@ -50,7 +48,7 @@ fn model(path: &Path, model: &Model) -> String {
         None => "no: this checkpoint has no tracker".into(),
     };
     [
-        format!("model         {}\n", path.display()),
+        format!("model         {name}\n"),
         format!("layout        {}\n", c.layout),
         format!("weights       {}\n", weights(&info.config)),
         format!("tensors       {tensors} with {parameters:.1} M parameters, {bytes:.1} MB, {types}\n"),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use sam3::image::{self, FileFormat, ImageView, Picture, PixelFormat};
 use sam3::instance::{Instance, Mask, cutout, draw, rle};
-use sam3::{Error, Result, Segmentation};
+use sam3::{Error, Model, Result, Segmentation};
 use serde::{Serialize, Serializer};
 
 use crate::args::Segment;
@@ -78,7 +78,14 @@ pub fn say(text: &str) -> Result<()> {
 }
 
 /// Writes everything that was asked for.
-pub fn write(args: &Segment, picture: &Picture, answer: &Segmentation, labels: &[String], times: &Times) -> Result<()> {
+pub fn write(
+    args: &Segment,
+    model: &Model,
+    picture: &Picture,
+    answer: &Segmentation,
+    labels: &[String],
+    times: &Times,
+) -> Result<()> {
     if let Some(path) = &args.overlay {
         overlay(path, picture, answer)?;
     }
@@ -106,7 +113,7 @@ pub fn write(args: &Segment, picture: &Picture, answer: &Segmentation, labels: &
         tensors::write(path, answer)?;
     }
     if let Some(path) = &args.json {
-        let text = serde_json::to_string_pretty(&document(&args.image, answer, labels, times));
+        let text = serde_json::to_string_pretty(&document(args, model, answer, labels, times));
         let text = text.expect("the document has no failing member") + "\n";
         if path == Path::new("-") {
             say(&text)?;
@@ -160,6 +167,7 @@ fn numbered(path: &Path, i: usize) -> PathBuf {
 #[derive(Serialize)]
 struct Document<'a> {
     image: Image<'a>,
+    model: Facts<'a>,
     instances: Vec<Found<'a>>,
     presence: Ordered<'a, f32>,
     timings_ms: Ordered<'a, f64>,
@@ -170,6 +178,13 @@ struct Image<'a> {
     file: Cow<'a, str>,
     width: usize,
     height: usize,
+}
+
+/// Which model answered; `origin` is what its configuration says of itself.
+#[derive(Serialize)]
+struct Facts<'a> {
+    name: Cow<'a, str>,
+    origin: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -199,7 +214,13 @@ impl<T: Serialize> Serialize for Ordered<'_, T> {
     }
 }
 
-fn document<'a>(file: &'a Path, answer: &'a Segmentation, labels: &'a [String], times: &Times) -> Document<'a> {
+fn document<'a>(
+    args: &'a Segment,
+    model: &'a Model,
+    answer: &'a Segmentation,
+    labels: &'a [String],
+    times: &Times,
+) -> Document<'a> {
     let found = |(id, found): (usize, &'a Instance)| Found {
         id,
         prompt: &labels[found.prompt],
@@ -209,7 +230,8 @@ fn document<'a>(file: &'a Path, answer: &'a Segmentation, labels: &'a [String], 
         segmentation: Rle { size: [answer.height, answer.width], counts: rle::encode_coco(&found.mask) },
     };
     Document {
-        image: Image { file: file.to_string_lossy(), width: answer.width, height: answer.height },
+        image: Image { file: args.image.to_string_lossy(), width: answer.width, height: answer.height },
+        model: Facts { name: args.model.name(), origin: model.info().config.origin.as_deref() },
         instances: answer.instances.iter().enumerate().map(found).collect(),
         presence: Ordered(labels.iter().zip(&answer.prompts).map(|(l, p)| (l.as_str(), p.presence)).collect()),
         timings_ms: Ordered(times.clone()),

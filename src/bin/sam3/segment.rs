@@ -1,5 +1,6 @@
 //! `sam3 segment`: one picture, any prompts, the outputs asked for.
 
+use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ pub type Times = Vec<(&'static str, f64)>;
 /// Runs the job. Outputs are checked for what can be known beforehand, so that minutes of work are not lost to a typo.
 pub fn run(args: &Segment) -> Result<()> {
     let begin = Instant::now();
-    args.model.named()?;
+    args.model.check()?;
     outputs::check(args)?;
     let mut times = Times::new();
     let mut timed = |name, since: Instant| times.push((name, millis(since.elapsed())));
@@ -28,6 +29,10 @@ pub fn run(args: &Segment) -> Result<()> {
     let start = Instant::now();
     let model = args.model.open()?;
     timed("load", start);
+    if let (None, Some(origin)) = (&args.model.path, &model.info().config.origin) {
+        // Whether anybody reads it is not the job's concern.
+        let _ = writeln!(std::io::stderr(), "sam3: no --model named, so this is {origin}");
+    }
 
     let mut session = model.session();
     let bar = progress::show(&mut session);
@@ -38,7 +43,7 @@ pub fn run(args: &Segment) -> Result<()> {
     times.push(("total", millis(begin.elapsed())));
 
     let labels = labels(&prompts);
-    outputs::write(args, &picture, &answer, &labels, &times)?;
+    outputs::write(args, &model, &picture, &answer, &labels, &times)?;
     if args.json.as_deref() != Some(Path::new("-")) {
         outputs::say(&table(&answer, &labels))?;
     }

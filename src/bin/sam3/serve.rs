@@ -111,9 +111,8 @@ pub fn parse(m: &ArgMatches) -> Result<Serve> {
         (_, _, Some(pem)) => Tls::SelfSigned(pem),
         _ => Tls::Off,
     };
-    if let Some(path) = &model.path {
-        options.model_name = name(path);
-    }
+    options.demo = model.path.is_none();
+    options.model_name = model.path.as_deref().map_or_else(|| "sam3-demo".into(), name);
     Ok(Serve { model, options })
 }
 
@@ -131,6 +130,7 @@ fn name(path: &Path) -> String {
 
 /// Opens the model, serves it until a signal, drains.
 pub fn run(args: &Serve) -> Result<()> {
+    args.model.check()?;
     if let Some(warning) = warning(args.options.addr, &args.options.api_keys) {
         eprintln!("sam3: {warning}");
     }

@@ -25,9 +25,7 @@ mod pack;
 mod tests;
 mod tile;
 
-use rayon::prelude::*;
-
-pub use pack::{Activations, Columns, PackColumns, Rows, Stored, Strided};
+pub use pack::{Activations, Columns, PackColumns, Rows, Stored, Strided, pack_rows};
 pub use tile::{DEPTH, Out, PITCH, Row, Shape, Tile};
 
 use super::activation::Finish;
@@ -35,7 +33,6 @@ use super::isa::Isa;
 use super::pool::Pool;
 use super::simd::{Kernel, Simd};
 use crate::ops::Activation;
-use pack::pack_rows;
 
 /// Most columns packed at a time: with [`DEPTH`], 4.75 MiB of packed columns, to stay in a shared L3. All the columns
 /// of every layer, so that rows are packed once; only products with pixels have more.
@@ -87,40 +84,35 @@ pub fn gemm(
     let rows = m.div_ceil(4 * pool.threads()).min(ROWS).next_multiple_of(mr);
     let columns = n.min(COLUMNS.next_multiple_of(nr)).next_multiple_of(nr);
     let mut packed = pool.scratch(columns * DEPTH.min(k));
-    pool.install(|| {
-        for first in (0..n).step_by(columns) {
-            let cols = columns.min(n - first);
-            for at in (0..k).step_by(DEPTH) {
-                let depth = DEPTH.min(k - at);
-                let panels = cols.div_ceil(nr);
-                packed[..panels * depth * nr].par_chunks_mut(depth * nr).enumerate().for_each(|(i, panel)| {
-                    let count = nr.min(cols - i * nr);
-                    isa.run(PackColumns { columns: b, first: first + i * nr, count, at, depth, panel });
+    for first in (0..n).step_by(columns) {
+        let cols = columns.min(n - first);
+        for at in (0..k).step_by(DEPTH) {
+            let depth = DEPTH.min(k - at);
+            let panels = packed[..cols.div_ceil(nr) * depth * nr].chunks_exact_mut(depth * nr);
+            pool.for_each(panels.enumerate(), |(i, panel)| {
+                let count = nr.min(cols - i * nr);
+                isa.run(PackColumns { columns: b, first: first + i * nr, count, at, depth, panel });
+            });
+            pool.for_each_with(rows * PITCH, y.chunks_mut(rows * n).enumerate(), |scratch, (i, y)| {
+                let count = y.len() / n;
+                let panels = &mut scratch.as_chunks_mut().0[..count.next_multiple_of(mr)];
+                pack_rows(a, i * rows, count, at, depth, panels);
+                isa.run(Block {
+                    rows: panels,
+                    columns: &packed,
+                    first_row: i * rows,
+                    count,
+                    first,
+                    cols,
+                    n,
+                    depth,
+                    accumulate: at > 0,
+                    after: (at + depth == k).then_some(after),
+                    y,
                 });
-                y.par_chunks_mut(rows * n).enumerate().for_each_init(
-                    || pool.scratch(rows * PITCH),
-                    |scratch, (i, y)| {
-                        let count = y.len() / n;
-                        let panels = &mut scratch.as_chunks_mut().0[..count.next_multiple_of(mr)];
-                        pack_rows(a, i * rows, count, at, depth, panels);
-                        isa.run(Block {
-                            rows: panels,
-                            columns: &packed,
-                            first_row: i * rows,
-                            count,
-                            first,
-                            cols,
-                            n,
-                            depth,
-                            accumulate: at > 0,
-                            after: (at + depth == k).then_some(after),
-                            y,
-                        });
-                    },
-                );
-            }
+            });
         }
-    });
+    }
 }
 
 /// `(MR, NR)` of an instruction set.

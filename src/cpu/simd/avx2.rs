@@ -140,6 +140,11 @@ impl Simd for Avx2 {
         })
     }
     #[inline(always)]
+    fn prefetch(self, bytes: &[u8]) {
+        // SAFETY: a hint that never faults, whatever the address; SSE is part of every x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().cast()) }
+    }
+    #[inline(always)]
     fn transpose(self, rows: &mut [__m256; MAX_LANES]) {
         let r: &mut [__m256; 8] = rows.first_chunk_mut().expect("MAX_LANES is 16");
         proved!({

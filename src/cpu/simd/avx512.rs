@@ -154,6 +154,11 @@ impl Simd for Avx512 {
         proved!(_mm512_reduce_max_ps(v))
     }
     #[inline(always)]
+    fn prefetch(self, bytes: &[u8]) {
+        // SAFETY: a hint that never faults, whatever the address; SSE is part of every x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().cast()) }
+    }
+    #[inline(always)]
     fn transpose(self, r: &mut [__m512; MAX_LANES]) {
         proved!({
             // 4×4 blocks inside the 128-bit quarters, by pairs and then pairs of pairs.

@@ -93,6 +93,26 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Transposes the square of the first `LANES` vectors.
     fn transpose(self, rows: &mut [Self::F; MAX_LANES]);
 
+    /// Sums of all lanes of each of the first `LANES` vectors, in their order.
+    #[inline(always)]
+    fn sums(self, rows: &mut [Self::F; MAX_LANES]) -> Self::F {
+        self.transpose(rows);
+        for half in [MAX_LANES / 2, MAX_LANES / 4, MAX_LANES / 8, MAX_LANES / 16] {
+            if half < Self::LANES {
+                for i in 0..half {
+                    rows[i] = self.add(rows[i], rows[i + half]);
+                }
+            }
+        }
+        rows[0]
+    }
+
+    /// Asks for the cache line that `bytes` begins in. Does nothing where there is no such instruction.
+    #[inline(always)]
+    fn prefetch(self, bytes: &[u8]) {
+        let _ = bytes;
+    }
+
     /// As [`Simd::load`] of a slice that may be shorter; lanes past its end are zero.
     #[inline(always)]
     fn load_head(self, x: &[f32]) -> Self::F {
@@ -196,6 +216,11 @@ mod tests {
             let mut rows = [s.splat(0.0); MAX_LANES];
             for r in 0..n {
                 rows[r] = s.load(&x[r * n..]);
+            }
+            let mut sums = [0.0; MAX_LANES];
+            s.store(s.sums(&mut { rows }), &mut sums);
+            for r in 0..n {
+                assert_eq!(sums[r], s.sum(rows[r]));
             }
             s.transpose(&mut rows);
             for r in 0..n {

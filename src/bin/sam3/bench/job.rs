@@ -8,6 +8,7 @@ use sam3::image::Picture;
 use sam3::instance::rle;
 use sam3::{ImageEmbedding, Model, Prompt, Result, SegmentOptions, Segmentation, Session};
 
+use super::arguments::Bench;
 use super::report::{Load, Measured, Stage};
 use super::sha256::Sha256;
 use super::stats::Series;
@@ -92,9 +93,9 @@ impl Job<'_> {
         session.take_timings();
         let mut stages = Vec::new();
         let begin = Instant::now();
-        let answer = match (path, image) {
-            (Path::Phrase | Path::Click, Some(image)) => session.segment(image, &prompts, self.options)?,
-            _ => {
+        let answer = match image.filter(|_| path != Path::Picture) {
+            Some(image) => session.segment(image, &prompts, self.options)?,
+            None => {
                 let picture = Picture::decode(&self.bytes)?;
                 stages.push(("decode", begin.elapsed()));
                 session.run(&picture.view(), &prompts, self.options)?
@@ -141,30 +142,26 @@ impl Job<'_> {
         [spread(self.point[0], 0.754_877_666_246_693, w), spread(self.point[1], 0.569_840_290_998_053, h)]
     }
 
-    /// Measures `path`: `warmup` runs that are thrown away, `runs` that count, then the same from several sessions at
-    /// once. `tell` hears of every finished run.
+    /// Measures `path`: runs that are thrown away, runs that count, then the same from several sessions at once, as
+    /// many as `args` says. `tell` hears of every finished run.
     pub fn measure(
         &self,
         session: &mut Session,
         path: Path,
-        warmup: usize,
-        runs: usize,
-        sessions: usize,
+        image: Option<&ImageEmbedding>,
+        args: &Bench,
         tell: &dyn Fn(),
     ) -> Result<Measured> {
-        let image = match path {
-            Path::Picture => None,
-            Path::Phrase | Path::Click => Some(self.look(session)?),
-        };
-        for _ in 0..warmup {
-            self.once(session, path, image.as_ref())?;
+        let (runs, sessions) = (args.runs, args.concurrency);
+        for _ in 0..args.warmup {
+            self.once(session, path, image)?;
             tell();
         }
         let mut times: Vec<Duration> = Vec::with_capacity(runs);
         let mut stages: Vec<(&'static str, Vec<f64>)> = Vec::new();
         let (mut sum, mut repeatable, mut instances) = (String::new(), true, 0);
         for i in 0..runs {
-            let run = self.once(session, path, image.as_ref())?;
+            let run = self.once(session, path, image)?;
             times.push(run.total);
             for (name, time) in run.stages {
                 match stages.iter_mut().find(|(known, _)| *known == name) {
@@ -180,7 +177,7 @@ impl Job<'_> {
             }
             tell();
         }
-        let load = (sessions > 1).then(|| self.load(path, image.as_ref(), runs, sessions, &sum, tell)).transpose()?;
+        let load = (sessions > 1).then(|| self.load(path, image, runs, sessions, &sum, tell)).transpose()?;
         let load = load.map(|(load, same)| {
             repeatable &= same;
             load

@@ -38,7 +38,7 @@
 //! | `unix_time` | when it began, seconds since 1970 |
 //! | `program` | `version`; `commit`, what the variable `SAM3_COMMIT` said when it was built, or null; `sha256` of the program's file; `build`, `release` or `debug` |
 //! | `machine` | `cpu`, `cores` (physical), `isa`, `os`, `arch`, `memory_bytes`, `load_average` of the minute before; null where the system does not say |
-//! | `model` | `path`, `files` (`name`, `bytes`, `sha256`), `layout`, `parameters`, `bytes`, `precision` (types of the stored weights), `image_size`, `origin` and `random` (see `sam3_origin` in `sam3::weights::Config`), `device` in words |
+//! | `model` | `path`, `files` (`name`, `bytes`, `sha256`), `layout`, `parameters`, `bytes`, `precision` (types of the stored weights), `image_size`, `layers` and `width` of the image encoder, `origin` and `random` (see `sam3_origin` in `sam3::weights::Config`), `device` in words |
 //! | `settings` | `image` (`name`, `width`, `height`, `bytes`, `sha256`), `phrase`, `point`, `prompts` of a call, `threshold`, `max_masks`, `warmup`, `runs`, `concurrency` |
 //! | `opening_ms` | from a path to a model that answers |
 //! | `first` | the first answer: its `path`, `total_ms`, `stages_ms` as pairs |
@@ -68,10 +68,10 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use sam3::image::Picture;
-use sam3::{Error, ErrorKind, Model, Result};
+use sam3::{Error, ErrorKind, ImageEmbedding, Model, Result, Session};
 
 pub use arguments::{Bench, command};
-use job::{Job, Path, Run, millis};
+use job::{Job, Path, millis};
 use report::{First, Image, Report, SCHEMA, Settings, VERSION};
 
 use crate::outputs::say;
@@ -86,9 +86,7 @@ const FEW: usize = 21;
 pub fn run(args: &Bench) -> Result<()> {
     // What can be wrong is told before minutes of measurement.
     let old = args.compare.as_deref().map(Report::read).transpose()?;
-    let Some(path) = &args.model.path else {
-        return Err(Error::invalid("no model: name a checkpoint with --model PATH or the variable SAM3_MODEL"));
-    };
+    args.model.check()?;
     let (name, bytes) = picture(args)?;
     let picture = Picture::decode(&bytes).map_err(|e| e.at(&name))?;
     let (width, height) = (picture.width(), picture.height());
@@ -99,7 +97,7 @@ pub fn run(args: &Bench) -> Result<()> {
     let machine = system::machine(args.model.options.isa.as_deref())?;
 
     let start = Instant::now();
-    let model = Model::open(path, &args.model.options)?;
+    let model = args.model.open()?;
     let opening_ms = millis(start.elapsed());
     let peak_after_opening = system::peak();
     let paths = paths(args, &model)?;
@@ -129,25 +127,30 @@ pub fn run(args: &Bench) -> Result<()> {
     let tell = || bar.inc(1);
     let mut session = model.session();
     bar.set_message("first answer");
-    let first = first(paths[0], job.once(&mut session, paths[0], None)?);
+    let (first, mut image) = first(&job, &mut session, paths[0])?;
     tell();
     let peak_after_first = system::peak();
     let mut measured = Vec::with_capacity(paths.len());
     for &path in &paths {
         bar.set_message(path.name());
-        measured.push(job.measure(&mut session, path, args.warmup, args.runs, args.concurrency, &tell)?);
+        if path != Path::Picture && image.is_none() {
+            image = Some(job.look(&mut session)?);
+        }
+        measured.push(job.measure(&mut session, path, image.as_ref(), args, &tell)?);
     }
     let memory = system::memory(peak_after_opening, peak_after_first);
     bar.set_message("sums of files");
     let info = model.info();
     let model = report::Model {
-        path: path.display().to_string(),
-        files: system::weight_files(path)?,
+        path: args.model.name().into_owned(),
+        files: system::weight_files(args.model.path.as_deref())?,
         layout: info.checkpoint.layout.to_owned(),
         parameters: info.checkpoint.parameters,
         bytes: info.checkpoint.bytes,
         precision: info.checkpoint.dtypes.keys().cloned().collect(),
         image_size: info.config.vision.image_size,
+        layers: info.config.vision.layers,
+        width: info.config.vision.hidden_size,
         origin: info.config.origin.clone(),
         random: info.config.is_random(),
         device: info.device.clone(),
@@ -197,13 +200,15 @@ fn paths(args: &Bench, model: &Model) -> Result<Vec<Path>> {
     Ok(Path::ALL.into_iter().filter(|p| wanted(p) && p.possible(model)).collect())
 }
 
-/// The first answer. A path on an encoded picture begins with looking at it.
-fn first(path: Path, run: Run) -> First {
-    First {
-        path: path.name().to_owned(),
-        total_ms: millis(run.total),
-        stages_ms: run.stages.into_iter().map(|(name, time)| (name.to_owned(), millis(time))).collect(),
-    }
+/// The first answer. A path on an encoded picture begins with encoding it, which is not done twice.
+fn first(job: &Job<'_>, session: &mut Session, path: Path) -> Result<(First, Option<ImageEmbedding>)> {
+    let begin = Instant::now();
+    let image = if path == Path::Picture { None } else { Some(job.look(session)?) };
+    let mut stages: Vec<_> = session.take_timings().iter().collect();
+    stages.extend(job.once(session, path, image.as_ref())?.stages);
+    let total_ms = millis(begin.elapsed());
+    let stages_ms = stages.into_iter().map(|(name, time)| (name.to_owned(), millis(time))).collect();
+    Ok((First { path: path.name().to_owned(), total_ms, stages_ms }, image))
 }
 
 /// What a reader must know to read the numbers right.

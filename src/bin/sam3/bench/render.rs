@@ -144,7 +144,7 @@ impl Style for Markdown {
     fn table(&self, rows: &[Vec<String>]) -> String {
         let mut out = String::from("\n");
         for (i, row) in rows.iter().enumerate() {
-            let fields: Vec<String> = row.iter().map(|f| f.trim().replace('|', "\\|")).collect();
+            let fields: Vec<String> = row.iter().map(|f| markdown(f)).collect();
             let _ = writeln!(out, "| {} |", fields.join(" | "));
             if i == 0 {
                 let _ = writeln!(out, "|---{}|", "|--:".repeat(row.len() - 1));
@@ -154,11 +154,18 @@ impl Style for Markdown {
     }
 }
 
+/// A field of a Markdown table, which would swallow the blanks that indent a stage.
+fn markdown(field: &str) -> String {
+    let text = field.trim().replace('|', "\\|");
+    if field.starts_with(' ') { format!("· {text}") } else { text }
+}
+
 fn page(report: &Report, comparison: Option<&Comparison>, style: &dyn Style) -> String {
     let (program, machine, model, settings) = (&report.program, &report.machine, &report.model, &report.settings);
     let mut out = String::new();
     let commit = program.commit.as_deref().map(|c| format!(", commit {c}")).unwrap_or_default();
-    out += &style.fact("sam3", &format!("{}, {} build{commit}", program.version, program.build));
+    let when = date(report.unix_time);
+    out += &style.fact("sam3", &format!("{}, {} build{commit}; measured {when}", program.version, program.build));
     let memory = machine.memory_bytes.map(|b| format!(", {:.1} GB", b as f64 / 1e9)).unwrap_or_default();
     let cpu = machine.cpu.as_deref().unwrap_or("unknown processor");
     out += &style.fact("machine", &format!("{cpu}, {} cores{memory}, {} {}", machine.cores, machine.os, machine.arch));
@@ -235,7 +242,7 @@ fn compared(comparison: &Comparison, style: &dyn Style) -> String {
     let mut out = String::new();
     let old = &comparison.old;
     let which = old.commit.as_ref().or(old.sha256.as_ref()).map(|id| format!(", program {id}")).unwrap_or_default();
-    out += &style.fact("compared with", &format!("the report of {} s since 1970{which}", old.unix_time));
+    out += &style.fact("compared with", &format!("the report of {}{which}", date(old.unix_time)));
     for difference in &comparison.differences {
         out += &style.note(&format!("NOT THE PROGRAM ALONE differs: {difference}"));
     }
@@ -255,6 +262,22 @@ fn compared(comparison: &Comparison, style: &dyn Style) -> String {
         rows.push(fields.map(str::to_owned).to_vec());
     }
     out + &style.table(&rows)
+}
+
+/// A moment in UTC, to the minute. The calendar repeats every 400 years of 146,097 days, here counted from a first of
+/// March, so that a leap day is a year's last.
+fn date(unix_time: u64) -> String {
+    // From 0000-03-01 to 1970-01-01.
+    let days = unix_time / 86_400 + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    // Five months from March on have 153 days, and so have the five after them.
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (year, month) = (era * 400 + year + u64::from(month >= 10), if month < 10 { month + 3 } else { month - 9 });
+    let minute = unix_time / 60;
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02} UTC", minute / 60 % 24, minute % 60)
 }
 
 /// Milliseconds with some four digits.
@@ -291,6 +314,15 @@ mod tests {
     }
 
     #[test]
+    fn dates_are_those_of_the_calendar() {
+        // As `date -u -d @N` has them: the epoch, a leap day, the last day of a leap year, a century without one.
+        assert_eq!(date(0), "1970-01-01 00:00 UTC");
+        assert_eq!(date(951_827_640), "2000-02-29 12:34 UTC");
+        assert_eq!(date(1_735_689_599), "2024-12-31 23:59 UTC");
+        assert_eq!(date(4_107_542_400), "2100-03-01 00:00 UTC");
+    }
+
+    #[test]
     fn fields_with_commas_and_quotes_are_quoted() {
         assert_eq!(quoted("plain"), "plain");
         assert_eq!(quoted("CPU, \"2\" threads"), "\"CPU, \"\"2\"\" threads\"");
@@ -300,6 +332,6 @@ mod tests {
     fn columns_line_up() {
         let rows = [vec!["ms", "n"], vec!["  écran", "10"]].map(|r| r.into_iter().map(str::to_owned).collect());
         assert_eq!(Plain.table(&rows), "\nms        n\n  écran  10\n");
-        assert_eq!(Markdown.table(&rows), "\n| ms | n |\n|---|--:|\n| écran | 10 |\n");
+        assert_eq!(Markdown.table(&rows), "\n| ms | n |\n|---|--:|\n| · écran | 10 |\n");
     }
 }

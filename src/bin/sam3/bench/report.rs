@@ -67,6 +67,9 @@ pub struct Model {
     /// Types of the stored weights.
     pub precision: Vec<String>,
     pub image_size: usize,
+    /// Of the image encoder.
+    pub layers: usize,
+    pub width: usize,
     pub origin: Option<String>,
     pub random: bool,
     /// Device, threads, kernels, in words.

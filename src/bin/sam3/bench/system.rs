@@ -60,8 +60,11 @@ fn status(name: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// The weight files of the checkpoint that was opened at `path`, each with its sum.
-pub fn weight_files(path: &Path) -> Result<Vec<WeightFile>> {
+/// The weight files of the checkpoint that was opened at `path`, each with its sum; without one, the embedded file.
+pub fn weight_files(path: Option<&Path>) -> Result<Vec<WeightFile>> {
+    let Some(path) = path else {
+        return Ok(embedded());
+    };
     let file = if path.is_dir() {
         let single = path.join("model.safetensors");
         if single.exists() { single } else { path.join("model.safetensors.index.json") }
@@ -75,6 +78,18 @@ pub fn weight_files(path: &Path) -> Result<Vec<WeightFile>> {
         Ok(WeightFile { name, bytes, sha256 })
     };
     files.into_iter().map(sum).collect()
+}
+
+#[cfg(feature = "demo-model")]
+fn embedded() -> Vec<WeightFile> {
+    let bytes = sam3::demo::weights();
+    let name = "model.safetensors".to_owned();
+    vec![WeightFile { name, bytes: bytes.len() as u64, sha256: sha256::of_bytes(bytes) }]
+}
+
+#[cfg(not(feature = "demo-model"))]
+fn embedded() -> Vec<WeightFile> {
+    Vec::new()
 }
 
 /// The files an index names, in the order of their names.
