@@ -103,8 +103,10 @@ function introduce(info) {
   const origin = info.origin ?? '';
   // The model says so itself where the server was not told.
   info.demo ||= /\bdemo model\b/i.test(origin);
-  $('model').textContent = info.demo ? `Demo model · ${info.device}` : `${info.model} · ${info.device}`;
-  $('model').title = origin;
+  // The device's details are for the tip.
+  const device = info.device.split(',')[0];
+  $('model').textContent = `${info.demo ? 'Demo model' : info.model} · ${device}`;
+  $('model').title = [info.device, origin].filter(Boolean).join('; ');
   $('address').hidden = !info.fetch;
   $('ask').hidden = !info.concepts;
   $('ideas').hidden = !info.concepts;

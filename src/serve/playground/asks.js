@@ -119,7 +119,7 @@ function gather(wanted) {
         cover: p.slot === 'c' ? `${known.key}#${rank}` : key,
         slot: p.slot,
         label: numbered ? `${p.label} ${rank + 1}` : p.label,
-        colour: colour(key),
+        colour: colour(key, p.slot !== 'c' || instance.score >= state.threshold),
       });
     });
   }
@@ -128,8 +128,14 @@ function gather(wanted) {
   changed('found');
 }
 
-function colour(key) {
-  if (!colours.has(key)) colours.set(key, PALETTE[colours.size % PALETTE.length]);
+/** Guesses that are not listed take no colour from what is: theirs comes from the end of the palette. */
+function colour(key, counts) {
+  if (!colours.has(key)) {
+    const used = [...colours.values()];
+    const free = PALETTE.filter((c) => !used.includes(c));
+    if (!counts) return PALETTE[PALETTE.length - 1];
+    colours.set(key, free[0] ?? PALETTE[colours.size % PALETTE.length]);
+  }
   return colours.get(key);
 }
 
@@ -157,6 +163,8 @@ function say(wanted) {
 
 export function setUpAsks() {
   on('doc settings', refresh);
+  // What the slider brings to light gets a colour of its own.
+  on('threshold', () => state.picture && gather(prompts()));
   on('picture', () => {
     for (const flight of flights.values()) flight.abort();
     flights.clear();
