@@ -273,6 +273,11 @@ mod tests {
             assert_eq!(found.instances.len(), 1);
             assert!(times.iter().any(|(name, _)| *name == "encode_image"), "{times:?}");
         });
+        // A job is counted after its answer is handed over.
+        let counted = Instant::now() + Duration::from_secs(20);
+        while pool.load().done < 2 && Instant::now() < counted {
+            std::thread::yield_now();
+        }
         let load = pool.load();
         assert_eq!((load.panics, load.done, load.waiting), (1, 2, 0));
     }
