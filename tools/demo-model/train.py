@@ -17,6 +17,7 @@ import signal
 import time
 
 import torch
+from safetensors.torch import load_file
 
 from atlas import styles, unpack
 from clicks import track_loss
@@ -50,7 +51,7 @@ def arguments():
     )
     add("--rounds", type=int, default=0, help="rounds of correction clicks")
     add("--out", type=pathlib.Path, required=True)
-    add("--init", type=pathlib.Path, help="weights to begin the stage with")
+    add("--init", type=pathlib.Path, help="weights to begin the stage with: a checkpoint, or a directory that export.py wrote")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--threads", type=int, default=1, help="CPU threads")
     add("--adamw", action="store_true", help="AdamW for matrices, too")
@@ -90,6 +91,14 @@ def fit(state, model):
         plane = torch.nn.functional.interpolate(plane, size=grid, mode="bicubic", align_corners=False)
         state = {**state, key: plane.permute(0, 2, 3, 1).reshape(new.shape)}
     return state
+
+
+def beginning(path, device):
+    """Weights to begin with: a checkpoint's average, or an exported model's, which has no aids (they start anew)."""
+    if path.is_dir():
+        state = load_file(path / "model.safetensors", device=str(device))
+        return {f"video.{name}": tensor.float() for name, tensor in state.items()}
+    return torch.load(path, map_location=device, weights_only=False)["ema"]
 
 
 class Optimiser:
@@ -216,8 +225,7 @@ def main():
         images, steps, spent = saved["images"], saved["steps"], saved["minutes"]
         print(f"going on from {path}: {images} pictures, {spent:.1f} minutes", flush=True)
     elif args.init:
-        saved = torch.load(args.init, map_location=args.device, weights_only=False)
-        missing = model.load_state_dict(fit(saved["ema"], model), strict=False)
+        missing = model.load_state_dict(fit(beginning(args.init, args.device), model), strict=False)
         print(
             f"beginning with {args.init}; new: {missing.missing_keys}, dropped: {missing.unexpected_keys}", flush=True
         )
