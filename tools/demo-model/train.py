@@ -50,6 +50,7 @@ def arguments():
         "--exemplars", type=float, default=0.12, help="share of prompts that show a box instead of saying a word (find)"
     )
     add("--rounds", type=int, default=0, help="rounds of correction clicks")
+    add("--shown", type=int, default=2, help="objects per picture that are clicked at, boxed or masked")
     add("--out", type=pathlib.Path, required=True)
     add("--init", type=pathlib.Path, help="weights to begin the stage with: a checkpoint, or a directory that export.py wrote")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -106,13 +107,13 @@ class Optimiser:
 
     TABLES = ("embed", "token", "position", "reference_points")
 
-    def __init__(self, model, rate, decay=0.02, muon=True):
+    def __init__(self, model, rate, decay=0.02, muon=True, dtype=torch.bfloat16):
         heavy, light = [], []
         for name, p in model.named_parameters():
             (heavy if p.dim() >= 2 and not any(t in name for t in self.TABLES) else light).append(p)
         adamw = [dict(params=light, weight_decay=0.0)]
         if muon:
-            self.parts = [Muon([dict(params=heavy, weight_decay=decay)], rate)]
+            self.parts = [Muon([dict(params=heavy, weight_decay=decay)], rate, dtype=dtype)]
         else:
             self.parts = []
             adamw.append(dict(params=heavy, weight_decay=decay))
@@ -142,7 +143,7 @@ def see_step(model, phrases, scenes, args, autocast):
     yes_no, by_shape, by_colour, right, hue = contrast(model, tokens, scenes, phrases, rows, text, text_mask)
     boxes, forms = token_boxes(model, tokens, scenes), token_forms(model, tokens, scenes)
     with autocast():
-        tracked, ious = track_loss(model, levels, scenes, 2 * len(scenes.pixels), args.rounds)
+        tracked, ious = track_loss(model, levels, scenes, args.shown * len(scenes.pixels), args.rounds)
     sizes = size_loss([*seen, *levels])
     loss = yes_no + by_shape + by_colour + 4 * boxes + 4 * forms + tracked + 0.1 * sizes
     return loss, dict(
@@ -214,7 +215,8 @@ def main():
     scene = dict(most=args.most, span=args.span, device=args.device, drawings=drawings, drawn=args.drawn)
     images = steps = 0
     spent = 0.0
-    optimiser = Optimiser(model, args.rate, muon=not args.adamw)
+    kind = torch.float32 if args.full_precision else torch.bfloat16
+    optimiser = Optimiser(model, args.rate, muon=not args.adamw, dtype=kind)
     average = None
     if path.exists():
         saved = torch.load(path, map_location=args.device, weights_only=False)
