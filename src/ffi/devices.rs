@@ -132,7 +132,7 @@ pub unsafe extern "C" fn sam3_devices_get(
     unsafe { call(error, body) }
 }
 
-/// Frees the list and its strings. NULL is ignored.
+/// Frees the list and its strings. NULL is ignored. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_devices_free(devices: *mut sam3_devices) {
     // SAFETY: the caller's promise, see the module's text.

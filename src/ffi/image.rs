@@ -26,7 +26,8 @@ pub const SAM3_FORMAT_RGBX8: u32 = 5;
 /// 4 bytes a pixel: blue, green, red, and one that is not looked at: frame buffers, whose alpha is often 0.
 pub const SAM3_FORMAT_BGRX8: u32 = 6;
 
-/// Pixels that belong to the host, upright. Set `size` to `sizeof(sam3_image_view)`.
+/// Pixels that belong to the host: upright, in sRGB as files and screens have it. Set `size` to
+/// `sizeof(sam3_image_view)`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct sam3_image_view {
@@ -236,7 +237,7 @@ pub unsafe extern "C" fn sam3_image_timing(
     unsafe { call(error, body) }
 }
 
-/// Frees this handle. NULL is ignored.
+/// Frees this handle. NULL is ignored. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_image_free(image: *mut sam3_image) {
     // SAFETY: the caller's promise, see the module's text.
