@@ -521,11 +521,9 @@ SAM3_API void sam3_error_free(struct sam3_error *error);
 
 // Lists the devices that a model can be opened on: the CPU first, then GPUs that there are kernels for, none without a
 // driver or where `sam3_build_info()` says `cuda: no`, and the reference last. Asking a GPU that is not in use for its
-// free memory takes a tenth of a second. `*out` is the caller's, freed with `sam3_devices_free`; NULL after a failure. Any
-// thread.
-SAM3_API
-int32_t sam3_devices_new(struct sam3_devices **out,
-                         struct sam3_error **error);
+// free memory takes a tenth of a second. `*out` is the caller's, freed with `sam3_devices_free`; NULL after a failure.
+// Any thread.
+SAM3_API int32_t sam3_devices_new(struct sam3_devices **out, struct sam3_error **error);
 
 // How many devices are listed; 0 for NULL. Any thread.
 SAM3_API uint32_t sam3_devices_count(const struct sam3_devices *devices);
@@ -541,7 +539,7 @@ int32_t sam3_devices_get(const struct sam3_devices *devices,
 SAM3_API void sam3_devices_free(struct sam3_devices *devices);
 
 // Default options: the fastest device, one thread per physical core, no log. `*out` is the caller's, freed with
-// `sam3_model_options_free`.
+// `sam3_model_options_free`. Any thread.
 SAM3_API int32_t sam3_model_options_new(struct sam3_model_options **out, struct sam3_error **error);
 
 // Sets where the model runs: a `SAM3_DEVICE_` constant, and which of its kind, 0 where there is but one. Whether it is
@@ -553,6 +551,7 @@ int32_t sam3_model_options_set_device(struct sam3_model_options *options,
                                       struct sam3_error **error);
 
 // Sets the number of CPU threads of the model, 0 for one per physical core. They belong to the model and end with it.
+// Any thread.
 SAM3_API
 int32_t sam3_model_options_set_threads(struct sam3_model_options *options,
                                        uint32_t threads,
@@ -697,6 +696,7 @@ int32_t sam3_model_get_info(const struct sam3_model *model,
                             struct sam3_error **error);
 
 // Frees this handle. NULL is ignored. If it was the last one of its model, this waits for the model's threads to end.
+// Any thread.
 SAM3_API void sam3_model_free(struct sam3_model *model);
 
 // Another handle of the same picture, freed on its own; NULL for NULL. Any thread.
@@ -802,7 +802,7 @@ int32_t sam3_session_set_progress(struct sam3_session *session,
 // ignored. Any thread.
 SAM3_API void sam3_cancel(const struct sam3_session *session);
 
-// Frees a session. NULL is ignored. A job that it runs goes on. No call may be running on another thread.
+// Frees a session. NULL is ignored. A job that it runs goes on. No call may be running on another thread. Any thread.
 SAM3_API void sam3_session_free(struct sam3_session *session);
 
 // Looks at a picture once, for any number of prompts. `view` and its pixels are needed for the length of the call.
@@ -917,10 +917,9 @@ int32_t sam3_job_take(struct sam3_job *job,
                       struct sam3_result **result,
                       struct sam3_error **error);
 
-// Stops the job: its outcome is `SAM3_CANCELLED`, unless it is past its last step. Returns at once. NULL is ignored. Any
-// thread.
-SAM3_API
-void sam3_job_cancel(const struct sam3_job *job);
+// Stops the job: its outcome is `SAM3_CANCELLED`, unless it is past its last step. Returns at once. NULL is ignored.
+// Any thread.
+SAM3_API void sam3_job_cancel(const struct sam3_job *job);
 
 // Frees a job. NULL is ignored. One that is not done is stopped, and waited for until its next step: where that must
 // not be, call `sam3_job_cancel` and free it when `sam3_job_poll` says that it is done. Any thread.

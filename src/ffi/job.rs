@@ -256,8 +256,8 @@ pub unsafe extern "C" fn sam3_job_take(
     unsafe { call(error, body) }
 }
 
-/// Stops the job: its outcome is `SAM3_CANCELLED`, unless it is past its last step. Returns at once. NULL is ignored. Any
-/// thread.
+/// Stops the job: its outcome is `SAM3_CANCELLED`, unless it is past its last step. Returns at once. NULL is ignored.
+/// Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_job_cancel(job: *const sam3_job) {
     // SAFETY: the caller's promise, see the module's text.

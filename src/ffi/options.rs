@@ -32,7 +32,7 @@ impl sam3_model_options {
 }
 
 /// Default options: the fastest device, one thread per physical core, no log. `*out` is the caller's, freed with
-/// `sam3_model_options_free`.
+/// `sam3_model_options_free`. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_model_options_new(out: *mut *mut sam3_model_options, error: *mut *mut sam3_error) -> i32 {
     let body = || {
@@ -79,6 +79,7 @@ pub unsafe extern "C" fn sam3_model_options_set_device(
 }
 
 /// Sets the number of CPU threads of the model, 0 for one per physical core. They belong to the model and end with it.
+/// Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_model_options_set_threads(
     options: *mut sam3_model_options,

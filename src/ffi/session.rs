@@ -231,7 +231,7 @@ pub unsafe extern "C" fn sam3_cancel(session: *const sam3_session) {
     }
 }
 
-/// Frees a session. NULL is ignored. A job that it runs goes on. No call may be running on another thread.
+/// Frees a session. NULL is ignored. A job that it runs goes on. No call may be running on another thread. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_session_free(session: *mut sam3_session) {
     // SAFETY: the caller's promise, see the module's text.
