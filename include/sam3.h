@@ -23,6 +23,7 @@
  * - Threads. Any function may be called from any thread. A session runs one call at a time, and answers SAM3_BUSY to a
  *   second; everything else may be used by several threads at once. After fork, the child has none of the library's threads:
  *   handles made before are of no use there.
+ * - Stack. 256 KiB are enough for any call; jobs and models have threads of their own.
  * - Structs that begin with `size` want sizeof there before every call, so that they can grow; their other members may be
  *   anything where the call fills them. Enums go in as uint32_t and are checked.
  * - Strings are UTF-8 and end with NUL, paths too, on every system.

@@ -22,7 +22,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # The features that are on by default and concern the library.
-features="$(sed -n '/^default = \[/,/\]/p' Cargo.toml | grep -o '"[^"]*"' | tr -d '"' | grep -vx -e cli -e serve -e avif | paste -sd ,)"
+features="$(awk '/^default = \[/ { on = 1 } on { print } on && /\]/ { exit }' Cargo.toml | grep -o '"[^"]*"' | tr -d '"' |
+    grep -vx -e cli -e serve -e avif | paste -sd ,)"
 profile=release out=target/package build_program=1 program=""
 while [ $# -gt 0 ]; do
     case "$1" in
