@@ -73,7 +73,7 @@ int main(int argc, char **argv) {
 
     double worst = 0, total = 0;
     int masks = 0;
-    for (int n = 0; n < FRAMES || masks == 0; n++) {
+    for (int n = 0; n < FRAMES || masks < 2; n++) {
         draw(frame, n);
         double start = now_ms();
         uint32_t done = 0;

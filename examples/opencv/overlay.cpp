@@ -13,9 +13,9 @@
 
 #include "sam3_opencv.hpp"
 
-// Half the colour, half the picture, inside the mask; its outline in full.
+// Half the colour, half the picture, inside the mask; its outline in full. The first colour is magenta, which few things are.
 static void paint(cv::Mat &part, const cv::Mat &mask, std::uint32_t index) {
-    const cv::Mat hue(1, 1, CV_8UC3, cv::Scalar((index * 67) % 180, 200, 255));
+    const cv::Mat hue(1, 1, CV_8UC3, cv::Scalar((150 + index * 67) % 180, 255, 255));
     cv::Mat bgr, blend;
     cv::cvtColor(hue, bgr, cv::COLOR_HSV2BGR);
     const cv::Vec3b color = bgr.at<cv::Vec3b>(0, 0);
