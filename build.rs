@@ -19,9 +19,15 @@ fn simulator() {
     let compiler = cc::Build::new().cpp(true).std("c++17").opt_level(2).pic(true).get_compiler();
     let mut command = compiler.to_command();
     // No contraction, so that a sum is what the source says; the threads' state is looked up often.
-    command.args(["-shared", "-ffp-contract=off", "-fvisibility=hidden", "-ftls-model=initial-exec"]);
+    command.args([
+        "-shared",
+        "-ffp-contract=off",
+        "-fno-strict-aliasing",
+        "-fvisibility=hidden",
+        "-ftls-model=initial-exec",
+    ]);
     command.args(["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]);
-    for source in ["driver.cpp", "block.cpp", "instructions.cpp"] {
+    for source in ["driver.cpp", "block.cpp", "hopper.cpp", "instructions.cpp"] {
         command.arg(format!("kernels/sim/{source}"));
     }
     let status = command.arg("-o").arg(&library).status();

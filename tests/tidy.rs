@@ -24,6 +24,7 @@ const UNSAFE: [&str; 10] = [
     "tests/c_abi/",
     "src/cuda/driver.rs",
     "src/cuda/launch.rs",
+    "src/cuda/tensor_map.rs",
 ];
 
 /// The back ends and what stands on them.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compiles kernels/sm80.cu for every architecture to kernels/prebuilt/.
+"""Compiles kernels/sm80.cu and kernels/sm90a.cu for every architecture to kernels/prebuilt/.
 
 The compiler is NVRTC of one pinned version, since its output is the same bytes everywhere:
 
@@ -19,12 +19,12 @@ import sysconfig
 
 VERSION = (12, 9)
 ROOT = pathlib.Path(__file__).resolve().parent.parent / "kernels"
-# sm_80 also runs on 8.6, 8.7 and 8.9; compute_80 is the text that drivers compile for everything else.
-TARGETS = ["sm_80", "sm_90", "sm_120", "compute_80"]
+# sm_90a runs on 9.0 and nothing else. sm_80 also runs on 8.6, 8.7 and 8.9; compute_80 is the text that drivers compile for everything else.
+TARGETS = ["sm_80", "sm_90a", "sm_120", "compute_80"]
 # NVRTC labels its text with the newest PTX version, which older drivers refuse; the instructions used are of 7.0.
 PTX_VERSION = "7.0"
 # A block of 256 threads with more registers leaves room for fewer than two per multiprocessor.
-MOST_REGISTERS = {256: 128, 128: 255}
+MOST_REGISTERS = {512: 128, 256: 128, 128: 255}
 
 
 def nvrtc():
@@ -59,7 +59,7 @@ def compile(lib, source, target):
     if target.startswith("sm_"):
         options.append("--ptxas-options=-v")
     program = ctypes.c_void_p()
-    lib.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"sm80.cu", 0, None, None)
+    lib.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernels.cu", 0, None, None)
     failed = lib.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*[o.encode() for o in options]))
 
     def get(size, content):
@@ -83,6 +83,11 @@ def gate(source, target, log):
     threads = {name: int(n) for n, name in re.findall(r"KERNEL void LAUNCH_BOUNDS\((\d+)[^)]*\)\s+(\w+)\(", source)}
     bad = False
     seen = set()
+    # C7508: setmaxnreg is ignored; C7510 and its neighbours: wgmma is waited for one by one.
+    for line in log.splitlines():
+        if "C75" in line:
+            print(f"{target}: {line}")
+            bad = True
     pattern = r"Compiling entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores.*?Used (\d+) registers"
     for name, stack, spill, registers in re.findall(pattern, log, re.S):
         seen.add(name)
@@ -99,8 +104,9 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--check", action="store_true", help="compare and write nothing")
     check = arguments.parse_args().check
-    lib, source, bad = nvrtc(), flat(ROOT / "sm80.cu", set()), False
+    lib, bad = nvrtc(), False
     for target in TARGETS:
+        source = flat(ROOT / ("sm90a.cu" if target == "sm_90a" else "sm80.cu"), set())
         binary, log = compile(lib, source, target)
         file = ROOT / "prebuilt" / (target + (".cubin" if target.startswith("sm_") else ".ptx"))
         if target.startswith("sm_"):

@@ -7,12 +7,12 @@ set -euo pipefail
 root="$(cd "$(dirname "$0")/.." && pwd)"
 folder="$root/target/simulated-gpu${SAM3_SIM_SANITIZE:+-sanitized}"
 mkdir -p "$folder"
-flags=(-std=c++17 -O2 -fPIC -shared -ffp-contract=off -fvisibility=hidden -ftls-model=initial-exec)
+flags=(-std=c++17 -O2 -fPIC -shared -ffp-contract=off -fno-strict-aliasing -fvisibility=hidden -ftls-model=initial-exec)
 if [ -n "${SAM3_SIM_SANITIZE:-}" ]; then
     flags+=(-g -fsanitize=address,undefined -fno-omit-frame-pointer)
 fi
 if [ ! -e "$folder/libcuda.so.1" ] || [ -n "$(find "$root/kernels" -newer "$folder/libcuda.so.1" -print -quit)" ]; then
-    (cd "$root/kernels/sim" && "${CXX:-c++}" "${flags[@]}" driver.cpp block.cpp instructions.cpp -o "$folder/libcuda.so.1")
+    (cd "$root/kernels/sim" && "${CXX:-c++}" "${flags[@]}" driver.cpp block.cpp hopper.cpp instructions.cpp -o "$folder/libcuda.so.1")
 fi
 export LD_LIBRARY_PATH="$folder${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 if [ -n "${SAM3_SIM_SANITIZE:-}" ]; then

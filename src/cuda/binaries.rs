@@ -27,7 +27,7 @@ macro_rules! binary {
 
 static BINARIES: [Binary; 4] = [
     binary!(Cubin, (8, 0), "sm_80.cubin"),
-    binary!(Cubin, (9, 0), "sm_90.cubin"),
+    binary!(Cubin, (9, 0), "sm_90a.cubin"),
     binary!(Cubin, (12, 0), "sm_120.cubin"),
     binary!(Ptx, (8, 0), "compute_80.ptx"),
 ];

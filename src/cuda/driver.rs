@@ -203,6 +203,14 @@ impl Device {
             .map_err(|e| failed(&format!("kernel {name} of the device's binary"), e))
     }
 
+    /// Lets a kernel have this much dynamic shared memory; without it, 48 KiB are the most.
+    pub(super) fn allow_shared(&self, function: sys::CUfunction, bytes: usize) -> Result<()> {
+        let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        // SAFETY: the function is of this device's module.
+        unsafe { result::function::set_function_attribute(function, attribute, bytes as i32) }
+            .map_err(|e| failed(&format!("{bytes} bytes of shared memory for a kernel"), e))
+    }
+
     /// Waits for all enqueued work.
     pub(super) fn synchronize(&self) -> Result<()> {
         self.bind()?;

@@ -153,7 +153,8 @@ impl<O: Ops> Sam3<O> {
         };
         let mut features = ImageFeatures { detector: None, tracker: None };
         if let Some(detector) = detector {
-            let mut levels: [O::Act; LEVELS] = Default::default();
+            // The coarsest begins a residual stream; the finer ones are added to maps on their way up.
+            let mut levels = [O::operand(), O::operand(), O::Act::default()];
             for (i, to) in levels.iter_mut().enumerate() {
                 level(&detector.neck, "neck", s, i, to)?;
             }
