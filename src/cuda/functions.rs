@@ -1,5 +1,6 @@
 //! Every kernel, resolved once at start: a launch looks no name up.
 
+use std::cell::RefCell;
 use std::marker::PhantomData;
 
 use cudarc::driver::sys;
@@ -16,12 +17,59 @@ pub struct Function<A> {
     arguments: PhantomData<fn(A)>,
 }
 
+/// Shared memory that every launch may have.
+const SHARED_FOR_ALL: u32 = 48 << 10;
+
+/// Where kernels are looked up.
+pub trait Module {
+    /// A kernel by its name, to be launched with so many threads and so much shared memory.
+    fn kernel(&self, name: &'static str, threads: u32, shared_bytes: u32) -> Result<sys::CUfunction>;
+}
+
+impl Module for Device {
+    fn kernel(&self, name: &'static str, _threads: u32, shared_bytes: u32) -> Result<sys::CUfunction> {
+        let function = self.function(name)?;
+        if shared_bytes > SHARED_FOR_ALL {
+            self.allow_shared(function, shared_bytes)?;
+        }
+        Ok(function)
+    }
+}
+
+/// How a kernel is launched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    /// As the binaries call it.
+    pub name: &'static str,
+    /// Threads of a block.
+    pub threads: u32,
+    /// Bytes of dynamic shared memory, 0 where it depends on the call.
+    pub shared_bytes: u32,
+}
+
+/// Notes down what is looked up.
+struct Names(RefCell<Vec<Kernel>>);
+
+impl Module for Names {
+    fn kernel(&self, name: &'static str, threads: u32, shared_bytes: u32) -> Result<sys::CUfunction> {
+        self.0.borrow_mut().push(Kernel { name, threads, shared_bytes });
+        Ok(std::ptr::null_mut())
+    }
+}
+
+/// All kernels there are, for checks without a device.
+pub fn kernels() -> Vec<Kernel> {
+    let names = Names(RefCell::default());
+    // Noting down does not fail.
+    let _ = Functions::load(&names);
+    names.0.into_inner()
+}
+
 impl<A: Arguments> Function<A> {
-    fn new(device: &Device, name: &'static str, threads: u32, shared_bytes: usize) -> Result<Self> {
-        // More needs an attribute of the function, and leaves room for fewer blocks.
-        assert!(shared_bytes <= 48 << 10, "{name}: {shared_bytes} bytes of shared memory");
-        let shared_bytes = shared_bytes as u32;
-        Ok(Self { handle: device.function(name)?, threads, shared_bytes, arguments: PhantomData })
+    fn new(module: &dyn Module, name: &'static str, threads: u32, shared_bytes: usize) -> Result<Self> {
+        let shared_bytes = u32::try_from(shared_bytes).expect("shared memory fits 32 bits");
+        let handle = module.kernel(name, threads, shared_bytes)?;
+        Ok(Self { handle, threads, shared_bytes, arguments: PhantomData })
     }
 }
 
@@ -68,7 +116,7 @@ pub struct Functions {
 
 impl Functions {
     /// Looks all kernels up.
-    pub fn load(d: &Device) -> Result<Self> {
+    pub fn load(d: &dyn Module) -> Result<Self> {
         // Two operands of 16 × 65 floats (kernels/gemm_f32.cu).
         let full =
             |name| -> Result<Gemm> { Ok(Gemm { function: Function::new(d, name, 256, 2 * 16 * 65 * 4)?, tile: 64 }) };
