@@ -72,7 +72,7 @@ pub mod serve;
 pub mod text;
 pub mod weights;
 
-pub use engine::{CancelHandle, Gpu, ImageEmbedding, Machine, Model, ModelInfo, Session};
+pub use engine::{CancelHandle, Gpu, ImageEmbedding, Machine, Model, ModelInfo, PassedOver, Session};
 pub use error::{Error, ErrorKind, Result};
 pub use model::{Progress, Stage};
 pub use options::{Device, ModelOptions, Precision, SegmentOptions};

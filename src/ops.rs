@@ -17,6 +17,8 @@
 //! Dimensions that do not fit their buffers are a defect of the caller: implementations assert, they return errors only
 //! for what a correct program can meet (memory, device).
 
+use std::time::{Duration, Instant};
+
 use crate::error::Result;
 use crate::weights::HostTensor;
 
@@ -189,12 +191,30 @@ impl<A> Attention<'_, A> {
     }
 }
 
+/// [`Ops::stage`] of a back end whose calls are done when they return.
+pub fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, Duration)> {
+    let start = Instant::now();
+    let result = work()?;
+    Ok((result, start.elapsed()))
+}
+
 /// The operations. Formulas use `y` for the output; shapes are in brackets.
 pub trait Ops: Send + Sync + Sized + 'static {
     /// A flat buffer of activations. `Default` is the empty buffer, without device memory.
     type Act: Default + Send + Sync + 'static;
     /// A weight matrix in the layout this back end multiplies by.
     type Mat: Send + Sync + 'static;
+    /// When some work began and ended.
+    type Clock: Send + 'static;
+
+    // Stages.
+
+    /// Runs `work`, whose calls may be enqueued together when it ends, or when it waits or copies; nothing that is still
+    /// held back happens if it fails.
+    fn stage<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<(T, Self::Clock)>;
+
+    /// What the work of a stage took, once it has ended.
+    fn elapsed(&self, clock: Self::Clock) -> Result<Duration>;
 
     // Memory.
 

@@ -49,13 +49,14 @@ fn reference_conforms_to_itself() {
         suite.finish();
     }
     operations.sort_unstable();
-    // The trait's functions without `operand`, `reserve`, `upload` and `matrix`, which the cases of the others call.
+    // The trait's functions without `operand`, `reserve`, `upload` and `matrix`, which the cases of the others call, and the
+    // two that only say when work is done and how long it took (tests/gpu).
     let source = include_str!("../src/ops.rs");
     let body = &source[source.find("pub trait Ops").expect("the trait")..];
     let mut functions: Vec<_> = body
         .lines()
-        .filter_map(|line| line.trim_start().strip_prefix("fn ")?.split('(').next())
-        .filter(|name| !["operand", "reserve", "upload", "matrix"].contains(name))
+        .filter_map(|line| line.trim_start().strip_prefix("fn ")?.split(['(', '<']).next())
+        .filter(|name| !["stage", "elapsed", "operand", "reserve", "upload", "matrix"].contains(name))
         .collect();
     functions.sort_unstable();
     assert_eq!(operations, functions);
@@ -115,14 +116,14 @@ fn cpu_boxes() {
 /// The CUDA back end, on the device there is or on the simulated one.
 #[cfg(feature = "cuda")]
 mod cuda {
-    use sam3::cuda::{CudaOps, Precision, devices};
+    use sam3::cuda::{CudaOps, Listing, Precision, devices};
 
     /// Says to a test that it is the child process of one.
     const CHILD: &str = "SAM3_TEST_IN_HALF";
 
-    /// A build with the simulator, and a machine that is known to have a GPU, must not skip.
+    /// Beside the simulator, and on a machine that is known to have a GPU, nothing may be skipped.
     fn required() -> bool {
-        cfg!(feature = "kernel-sim") || std::env::var_os("SAM3_REQUIRE_CUDA").is_some_and(|v| v == "1")
+        std::env::var_os("SAM3_REQUIRE_CUDA").is_some_and(|v| v == "1")
     }
 
     fn conforms(group: &str) {
@@ -145,15 +146,16 @@ mod cuda {
             let make = |_| CudaOps::new(0, Precision::Bf16).expect("the device opens");
             return super::conformance("cuda bf16", group, make).finish();
         }
-        let settings: &[[&str; 3]] = if cfg!(feature = "kernel-sim") {
-            &[["80", "late", "132"], ["90", "early", "1"], ["90", "late", "1"]]
-        } else {
-            &[["", "", ""]]
-        };
         if let Err(e) = devices() {
             assert!(!required(), "{e}");
             return println!("skipped: {e}");
         }
+        let settings: &[[&str; 3]] = if Listing::of(0).is_ok_and(|device| device.name == "CPU simulator") {
+            &[["80", "late", "132"], ["90", "early", "1"], ["90", "late", "1"]]
+        } else {
+            // A real driver knows nothing of these.
+            &[["", "", ""]]
+        };
         for [capability, order, processors] in settings {
             let mut command = std::process::Command::new(std::env::current_exe().unwrap());
             command.args(["--exact", &format!("cuda::{group}_in_half"), "--nocapture"]).env(CHILD, "1");

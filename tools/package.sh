@@ -14,13 +14,13 @@
 # the library, with libsam3.a as Rust leaves it; here its only global symbols are those of the header.
 #
 #   tools/package.sh [--profile NAME]    cargo's profile: release
-#                    [--features LIST]   of the library besides capi, such as cuda; avif is refused, see below
+#                    [--features LIST]   of the library besides capi: cuda, or "" for none; avif is refused, see below
 #                    [--program PATH]    puts this program into bin/ instead of building it; "" for none
 #                    [--out DIR]         where the folder and the archive go: target/package
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-profile=release features="" out=target/package build_program=1 program=""
+profile=release features=cuda out=target/package build_program=1 program=""
 while [ $# -gt 0 ]; do
     case "$1" in
         --profile) profile="$2" ;;

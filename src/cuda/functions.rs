@@ -1,5 +1,6 @@
 //! Every kernel, resolved once at start: a launch looks no name up.
 
+use std::cell::RefCell;
 use std::marker::PhantomData;
 
 use cudarc::driver::sys;
@@ -17,14 +18,70 @@ pub struct Function<A> {
     arguments: PhantomData<fn(A)>,
 }
 
-impl<A: Arguments> Function<A> {
-    fn new(device: &Device, name: &'static str, threads: u32, shared_bytes: usize) -> Result<Self> {
-        let handle = device.function(name)?;
-        // More needs an attribute of the function, and leaves room for fewer blocks.
-        if shared_bytes > 48 << 10 {
-            device.allow_shared(handle, shared_bytes)?;
+/// Shared memory that every launch may have.
+const SHARED_FOR_ALL: u32 = 48 << 10;
+
+/// Where kernels are looked up.
+pub trait Module {
+    /// A kernel by its name, to be launched with so many threads and so much shared memory.
+    fn kernel(&self, name: &'static str, threads: u32, shared_bytes: u32) -> Result<sys::CUfunction>;
+
+    /// Whether those of compute capability 9.0 alone are there.
+    fn has_hopper(&self) -> bool;
+}
+
+impl Module for Device {
+    fn kernel(&self, name: &'static str, _threads: u32, shared_bytes: u32) -> Result<sys::CUfunction> {
+        let function = self.function(name)?;
+        if shared_bytes > SHARED_FOR_ALL {
+            self.allow_shared(function, shared_bytes)?;
         }
-        Ok(Self { handle, threads, shared_bytes: shared_bytes as u32, arguments: PhantomData })
+        Ok(function)
+    }
+
+    fn has_hopper(&self) -> bool {
+        self.capability() == (9, 0)
+    }
+}
+
+/// How a kernel is launched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    /// As the binaries call it.
+    pub name: &'static str,
+    /// Threads of a block.
+    pub threads: u32,
+    /// Bytes of dynamic shared memory, 0 where it depends on the call.
+    pub shared_bytes: u32,
+}
+
+/// Notes down what is looked up.
+struct Names(RefCell<Vec<Kernel>>);
+
+impl Module for Names {
+    fn kernel(&self, name: &'static str, threads: u32, shared_bytes: u32) -> Result<sys::CUfunction> {
+        self.0.borrow_mut().push(Kernel { name, threads, shared_bytes });
+        Ok(std::ptr::null_mut())
+    }
+
+    fn has_hopper(&self) -> bool {
+        true
+    }
+}
+
+/// All kernels there are, for checks without a device.
+pub fn kernels() -> Vec<Kernel> {
+    let names = Names(RefCell::default());
+    // Noting down does not fail.
+    let _ = Functions::load(&names);
+    names.0.into_inner()
+}
+
+impl<A: Arguments> Function<A> {
+    fn new(module: &dyn Module, name: &'static str, threads: u32, shared_bytes: usize) -> Result<Self> {
+        let shared_bytes = u32::try_from(shared_bytes).expect("shared memory fits 32 bits");
+        let handle = module.kernel(name, threads, shared_bytes)?;
+        Ok(Self { handle, threads, shared_bytes, arguments: PhantomData })
     }
 }
 
@@ -44,7 +101,7 @@ pub struct Hopper {
 }
 
 impl Hopper {
-    fn load(d: &Device) -> Result<Self> {
+    fn load(d: &dyn Module) -> Result<Self> {
         // Four stages of 192 × 64 and 256 × 64 bf16, and two barriers each (kernels/gemm_sm90a.cu).
         let gemm = |name| Function::new(d, name, 512, 4 * (192 + 256) * 64 * 2 + 4 * 2 * 8);
         Ok(Self {
@@ -102,7 +159,7 @@ pub struct Functions {
 
 impl Functions {
     /// Looks all kernels up.
-    pub fn load(d: &Device) -> Result<Self> {
+    pub fn load(d: &dyn Module) -> Result<Self> {
         // Two operands of 16 × 65 floats (kernels/gemm_f32.cu).
         let full =
             |name| -> Result<Gemm> { Ok(Gemm { function: Function::new(d, name, 256, 2 * 16 * 65 * 4)?, tile: 64 }) };
@@ -158,7 +215,7 @@ impl Functions {
             box_sine: Function::new(d, "box_sine_f32", 128, 0)?,
             box_deltas: Function::new(d, "box_deltas_f32", 128, 0)?,
             box_refine: Function::new(d, "box_refine_f32", 128, 0)?,
-            hopper: if d.capability() == (9, 0) { Some(Hopper::load(d)?) } else { None },
+            hopper: if d.has_hopper() { Some(Hopper::load(d)?) } else { None },
         })
     }
 }

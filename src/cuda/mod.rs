@@ -5,17 +5,28 @@
 //! and epilogues are f32 everywhere. An operand that is f32 in memory is rounded on its way to the tensor cores.
 //! [`Precision::F32`] is for checking.
 //!
-//! All calls of one [`CudaOps`] are enqueued on one stream, from whatever thread; only a download waits. Buffers grow and
-//! never shrink, so that a warm call allocates nothing; what a call needs beside its output (the ids of a gather, the
-//! partial sums of a group norm) lies behind the output's elements.
+//! All calls of one [`CudaOps`] are enqueued on one stream, from whatever thread; only a download waits. A stream for each
+//! session would keep a device no busier than the encoder alone does, and every picture that sessions share would need
+//! events between their streams.
+//!
+//! Buffers grow and never shrink, and what is given back is kept (`arena`), so that a warm call asks the driver for no
+//! memory; what a call needs beside its output (the ids of a gather, the partial sums of a group norm) lies behind the
+//! output's elements. A stage reaches the driver as one CUDA graph (`batch`, `graph`).
 
+#[allow(unsafe_code)]
+mod arena;
 mod arguments;
 mod attention;
+mod batch;
 mod binaries;
+#[allow(unsafe_code)]
+mod clock;
 mod dense;
 #[allow(unsafe_code)]
 mod driver;
 mod functions;
+#[allow(unsafe_code)]
+mod graph;
 #[allow(unsafe_code)]
 mod launch;
 mod memory;
@@ -26,8 +37,12 @@ mod rows;
 mod tensor_map;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-pub use driver::{Device, Listing, devices};
+pub use binaries::{Binary, all as binaries};
+pub use clock::Clock;
+pub use driver::{Device, Listing, devices, has_driver};
+pub use functions::{Kernel, kernels};
 pub use memory::{Act, Mat};
 
 use crate::error::{Error, Result};
@@ -76,7 +91,7 @@ impl CudaOps {
     pub fn new(index: usize, precision: Precision) -> Result<Self> {
         let device = Device::open(index)?;
         device.bind()?;
-        Ok(Self { functions: Functions::load(&device)?, device, precision })
+        Ok(Self { functions: Functions::load(&*device)?, device, precision })
     }
 
     /// The device.
@@ -103,6 +118,15 @@ fn number(act: Activation) -> u32 {
 impl Ops for CudaOps {
     type Act = Act;
     type Mat = Mat;
+    type Clock = Clock;
+
+    fn stage<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<(T, Clock)> {
+        self.device.timed(work)
+    }
+
+    fn elapsed(&self, clock: Clock) -> Result<Duration> {
+        clock.elapsed()
+    }
 
     fn operand() -> Act {
         Act::operand()
