@@ -1,6 +1,6 @@
 //! The closed list of fused operations SAM 3 is made of.
 //!
-//! `model/` is written once over [`Ops`]; `reference`, `cpu` (and later `cuda`) implement it and know nothing of the
+//! `model/` is written once over [`Ops`]; `reference`, `cpu` and `cuda` implement it and know nothing of the
 //! model. An operation stands here because the model calls it, and is as coarse as the fusion that pays: bias,
 //! activation, residual, rotary embedding, window partition and box bias are parameters, not operations of their own.
 //! There is no broadcasting, no shape inference and no tensor type: an activation is a flat buffer, and every call

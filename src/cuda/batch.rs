@@ -3,8 +3,9 @@
 //! While a thread has a batch open, its launches are written down instead of enqueued. When the stage ends, or when it
 //! copies to or from the device, what was written down goes to the driver: the first time as single launches, from the
 //! second time on as a CUDA graph, made of the same launches and kept. A later batch of the same kernels on the same
-//! grids only tells the kept graph where arguments differ, which are mostly none: buffers keep their places. Nothing is
-//! assumed of what a stage does: a batch that differs from all kept ones is simply another one.
+//! grids only tells the kept graph where arguments differ, which are mostly none: buffers keep their places, or change
+//! them with their neighbour from call to call, for which two graphs are kept. Nothing is assumed of what a stage does: a
+//! batch that differs from all kept ones is simply another one.
 
 use std::sync::Arc;
 use std::thread::{self, ThreadId};
@@ -23,6 +24,9 @@ const FEWEST: usize = 4;
 /// Graphs that are kept, the latest used. A model has some twenty stages and parts of stages; those that read phrases come
 /// in as many kinds as phrases have lengths.
 const MOST_GRAPHS: usize = 128;
+
+/// Graphs of the same kernels on the same grids with other arguments.
+const MOST_ALIKE: usize = 2;
 
 /// Batches that are remembered to have been there once.
 const MOST_SEEN: usize = 512;
@@ -157,7 +161,11 @@ fn submit(device: &Device, batch: &Batch, graphs: &mut Vec<(u64, Graph)>, seen: 
         return enqueue(device, batch);
     }
     let kind = batch.kind();
-    if let Some(at) = graphs.iter().rposition(|(k, graph)| *k == kind && graph.is_of(batch)) {
+    let alike = |(k, graph): &(u64, Graph)| *k == kind && graph.is_of(batch);
+    let same = graphs.iter().rposition(|g| alike(g) && g.1.has_arguments_of(batch));
+    let full = || graphs.iter().filter(|g| alike(g)).count() == MOST_ALIKE;
+    // Of several that differ, the one used longest ago.
+    if let Some(at) = same.or_else(|| graphs.iter().position(alike).filter(|_| full())) {
         let (_, mut graph) = graphs.remove(at);
         let done = graph.launch(device, batch);
         graphs.push((kind, graph));

@@ -95,6 +95,11 @@ impl Graph {
         self.launches == batch.launches
     }
 
+    /// Whether its nodes have the arguments of a batch that it [is of](Self::is_of).
+    pub fn has_arguments_of(&self, batch: &Batch) -> bool {
+        self.arguments == batch.arguments
+    }
+
     /// Enqueues it with the arguments of a batch that it [is of](Self::is_of).
     pub fn launch(&mut self, device: &Device, batch: &Batch) -> Result<()> {
         let mut at = 0;

@@ -51,9 +51,10 @@ fn mark(text: &str) {
 fn child_warm() {
     let model = open().unwrap();
     let mut session = model.session();
-    // Buffers grow, which cuts batches in pieces; single launches; graphs are made; graphs are run again, for a phrase that
-    // is known and for one that is not.
-    let rounds = [("round 0", 0), ("round 1", 1), ("round 2", 2), ("known", 2), ("new", 3)];
+    // Buffers grow, which cuts batches in pieces; single launches; graphs are made, two of each kind; graphs are run again,
+    // for a phrase that is known and for one that is not.
+    let rounds =
+        [("round 0", 0), ("round 1", 1), ("round 2", 2), ("round 3", 3), ("round 4", 4), ("known", 4), ("new", 5)];
     let answers: Vec<_> = rounds
         .iter()
         .map(|&(name, spaces)| {
@@ -105,8 +106,8 @@ fn a_warm_call_replays_graphs_and_asks_for_nothing_else() {
         );
         assert!(in_graphs * 10 >= launches * 9, "{in_graphs} of {launches} launches are in graphs");
         assert!(graphs.iter().max() > Some(&40), "{graphs:?} launches in graphs");
-        // Most buffers keep their places.
-        assert!(nodes * 2 <= launches, "{nodes} of {launches} launches differ from the last");
+        // Buffers are where they were, but for those that callers keep.
+        assert!(nodes * 10 <= launches, "{nodes} of {launches} launches are not as they were");
     }
 }
 
