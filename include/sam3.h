@@ -172,7 +172,7 @@
 // Calls that failed otherwise, cancelled ones aside.
 #define SAM3_LOG_WARN 2
 
-// Models that were opened.
+// Models that were opened, and why not on a GPU where that was left open.
 #define SAM3_LOG_INFO 3
 
 // Every call with the time of its stages.

@@ -69,6 +69,9 @@ fn opened(log: Log, how: &str, open: impl FnOnce() -> Result<Model>) -> Result<s
         let (tensors, bytes, device) = (info.checkpoint.tensors, info.checkpoint.bytes, &info.device);
         format!("{how}: {tensors} tensors, {bytes} bytes on {device} in {:.3} s", start.elapsed().as_secs_f64())
     });
+    if let Some(why) = &info.passed_over {
+        log.line(SAM3_LOG_INFO, || format!("{how}: not on a GPU: {why}"));
+    }
     let device = c_string(&info.device);
     Ok(sam3_model { model, log, device })
 }
