@@ -25,6 +25,8 @@ pub trait Loaded: Send + Sync {
     fn start(self: Arc<Self>) -> Box<dyn Running>;
     /// Side of a low-resolution mask.
     fn mask_side(&self) -> usize;
+    /// The processor's threads, for what is done on the host.
+    fn host(&self) -> &CpuOps;
 }
 
 /// The stages of one session.
@@ -59,6 +61,7 @@ pub trait Running: Send {
 struct OnDevice<O: Ops> {
     ops: O,
     model: Sam3<O>,
+    host: CpuOps,
 }
 
 impl<O: Ops> Loaded for OnDevice<O> {
@@ -68,6 +71,10 @@ impl<O: Ops> Loaded for OnDevice<O> {
 
     fn mask_side(&self) -> usize {
         self.model.mask_side()
+    }
+
+    fn host(&self) -> &CpuOps {
+        &self.host
     }
 }
 
@@ -137,26 +144,31 @@ pub fn load(checkpoint: &Checkpoint, options: &ModelOptions) -> Result<(Arc<dyn 
     }
     match options.device {
         #[cfg(feature = "cuda")]
-        Device::Auto if crate::cuda::devices().is_ok() => load_cuda(0, options.precision, checkpoint),
+        Device::Auto if crate::cuda::devices().is_ok() => load_cuda(0, options, checkpoint),
         Device::Auto | Device::Cpu => {
             in_f32("cpu", options.precision)?;
-            let isa = options.isa.as_deref().map_or_else(Isa::from_env, Isa::named)?;
-            let ops = CpuOps::new(options.threads, isa)?;
-            let words = format!("CPU, {} threads, {} kernels", ops.threads(), isa.name());
-            Ok((on(ops, checkpoint)?, words))
+            let ops = host(options.threads, options)?;
+            let words = format!("CPU, {} threads, {} kernels", ops.threads(), ops.isa());
+            Ok((on(ops.clone(), ops, checkpoint)?, words))
         }
         Device::Reference => {
             in_f32("reference", options.precision)?;
-            Ok((on(ReferenceOps, checkpoint)?, "reference, f64, 1 thread".into()))
+            let words = "reference, f64, 1 thread".into();
+            Ok((on(ReferenceOps, host(Some(1), options)?, checkpoint)?, words))
         }
         #[cfg(feature = "cuda")]
-        Device::Cuda(index) => load_cuda(index, options.precision, checkpoint),
+        Device::Cuda(index) => load_cuda(index, options, checkpoint),
         #[cfg(not(feature = "cuda"))]
         Device::Cuda(index) => {
             let message = format!("device cuda:{index}: this build has no CUDA back end; use --device cpu");
             Err(Error::new(ErrorKind::Unsupported, message))
         }
     }
+}
+
+/// The processor, with so many threads.
+fn host(threads: Option<usize>, options: &ModelOptions) -> Result<CpuOps> {
+    CpuOps::new(threads, options.isa.as_deref().map_or_else(Isa::from_env, Isa::named)?)
 }
 
 /// What back ends without matrix units for short floats have to say about a wish for them.
@@ -172,10 +184,10 @@ fn in_f32(device: &str, precision: Precision) -> Result<()> {
 
 /// Loads `checkpoint` on the CUDA device of this index.
 #[cfg(feature = "cuda")]
-fn load_cuda(index: usize, wished: Precision, checkpoint: &Checkpoint) -> Result<(Arc<dyn Loaded>, String)> {
+fn load_cuda(index: usize, options: &ModelOptions, checkpoint: &Checkpoint) -> Result<(Arc<dyn Loaded>, String)> {
     use crate::cuda::{self, CudaOps};
 
-    let precision = match wished {
+    let precision = match options.precision {
         Precision::Auto => cuda::Precision::from_env()?,
         Precision::F32 => cuda::Precision::F32,
         Precision::Bf16 => cuda::Precision::Bf16,
@@ -183,12 +195,12 @@ fn load_cuda(index: usize, wished: Precision, checkpoint: &Checkpoint) -> Result
     let ops = CudaOps::new(index, precision)?;
     let (major, minor) = ops.device().capability();
     let words = format!("cuda:{index}, {}, compute capability {major}.{minor}, {precision:?}", ops.device().name());
-    Ok((on(ops, checkpoint)?, words))
+    Ok((on(ops, host(options.threads, options)?, checkpoint)?, words))
 }
 
-fn on<O: Ops>(ops: O, checkpoint: &Checkpoint) -> Result<Arc<dyn Loaded>> {
+fn on<O: Ops>(ops: O, host: CpuOps, checkpoint: &Checkpoint) -> Result<Arc<dyn Loaded>> {
     let model = Sam3::load(&ops, checkpoint)?;
-    Ok(Arc::new(OnDevice { ops, model }))
+    Ok(Arc::new(OnDevice { ops, model, host }))
 }
 
 /// What this machine offers.
