@@ -198,6 +198,47 @@ pub fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, Duration)> {
     Ok((result, start.elapsed()))
 }
 
+/// Queries, keys or values of [`Ops::attend`]: the projection of some rows, other rows added to it, or those alone.
+pub struct Projected<'a, O: Ops> {
+    /// Rows `[rows, k]` and their projection to all heads, `[heads·head_dim, k]`.
+    pub from: Option<(View<'a, O::Act>, &'a Linear<O>)>,
+    /// Rows `[rows, heads·head_dim]`.
+    pub add: Option<View<'a, O::Act>>,
+}
+
+impl<'a, O: Ops> Projected<'a, O> {
+    /// The rows themselves, made in `to` unless they are there.
+    ///
+    /// # Panics
+    /// If there are none.
+    pub fn rows<'b>(self, ops: &O, rows: usize, to: &'b mut O::Act) -> Result<View<'b, O::Act>>
+    where
+        'a: 'b,
+    {
+        let Some((x, by)) = self.from else { return Ok(self.add.expect("rows to attend with or to")) };
+        ops.linear(x, by, rows, Epilogue { add: self.add, act: Activation::None }, to)?;
+        Ok(View::new(to, by.n))
+    }
+}
+
+/// [`Ops::attend`] by the operations it is made of.
+pub fn attend_in_steps<O: Ops>(
+    ops: &O,
+    [q, k, v]: [Projected<'_, O>; 3],
+    spec: &Attention<'_, O::Act>,
+    o: &Linear<O>,
+    residual: Option<View<'_, O::Act>>,
+    inner: [&mut O::Act; 4],
+    y: &mut O::Act,
+) -> Result<()> {
+    let [made_q, made_k, made_v, heads] = inner;
+    let q = q.rows(ops, spec.queries, made_q)?;
+    let k = k.rows(ops, spec.keys, made_k)?;
+    let v = v.rows(ops, spec.keys, made_v)?;
+    ops.attention(q, k, v, spec, heads)?;
+    ops.linear(View::new(heads, o.k), o, spec.queries, Epilogue { add: residual, act: Activation::None }, y)
+}
+
 /// The operations. Formulas use `y` for the output; shapes are in brackets.
 pub trait Ops: Send + Sync + Sized + 'static {
     /// A flat buffer of activations. `Default` is the empty buffer, without device memory.
@@ -284,6 +325,20 @@ pub trait Ops: Send + Sync + Sized + 'static {
         spec: &Attention<'_, Self::Act>,
         y: &mut Self::Act,
     ) -> Result<()>;
+
+    /// An attention with its projections, `y[queries, n] = o(attention(q, k, v)) + residual`. `inner` hold queries, keys,
+    /// values and the heads' output where they are made; where an implementation does without, it leaves them alone.
+    fn attend(
+        &self,
+        qkv: [Projected<'_, Self>; 3],
+        spec: &Attention<'_, Self::Act>,
+        o: &Linear<Self>,
+        residual: Option<View<'_, Self::Act>>,
+        inner: [&mut Self::Act; 4],
+        y: &mut Self::Act,
+    ) -> Result<()> {
+        attend_in_steps(self, qkv, spec, o, residual, inner, y)
+    }
 
     // Normalisation.
 

@@ -7,12 +7,15 @@
 //!
 //! A task is a block of queries, of all heads where there are many blocks, else of one head of one window: then it writes
 //! a contiguous piece of a temporary buffer, and a second pass gathers the heads of each row.
+//!
+//! Where one side has few rows, [`attend`] goes another way, see `folded`.
 
 use super::activation::exp;
 use super::gemm::{DEPTH, Out, PITCH, Row, Strided, Tile, TileSize};
 use super::isa::Isa;
 use super::pool::Pool;
 use super::simd::{Kernel, Simd};
+pub use folded::attend;
 use pack::{PackKeys, PackValues, turn};
 
 /// Queries of a task: a multiple of every tile's rows. With a block of keys the scores take 104 KiB of L2, and a packed
@@ -411,6 +414,9 @@ impl<'a> BoxBias<'a> {
     }
 }
 
+mod few_keys;
+mod few_queries;
+mod folded;
 mod pack;
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,11 @@
 //! thread    watch ──── enter ── work ── leave ── watch … sleep
 //! ```
 //!
+//! Not [rayon](https://docs.rs/rayon), which the benches' opponents run on, for three reasons. Who calls into a pool of
+//! rayon's from outside hands over and sleeps: on models of a millisecond an operation that was half of the time
+//! (`benches/LOG.md`). Its threads end some time after their pool is dropped, and nothing waits for them, while a host
+//! may unload this library as soon as the last model is closed. And a loop there allocates, which a warm call must not.
+//!
 //! The one `unsafe` is that threads of unlimited life borrow work of limited life. `gate` makes it right: nobody reads
 //! the pointer before having entered an open gate, and the caller does not return before the gate is closed and
 //! everybody has left.

@@ -8,9 +8,11 @@
 //! - `gemm`: dense products, by which `linear`, `dot` and the convolutions of `conv` are done
 //! - `attention`, `norm`, `activation`: the rest of what takes time
 //! - `rows`, `resample`, `roi`, `boxes`: what does not
+//! - `bitmap`: masks at the picture's size, no operation of the model but what follows it on the host
 
 mod activation;
 mod attention;
+mod bitmap;
 mod boxes;
 mod conv;
 #[allow(unsafe_code)]
@@ -31,10 +33,11 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use bitmap::{Axis, Compared, Cut};
 pub use isa::Isa;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::ops::{Activation, Attention, Epilogue, Linear, Norm, Ops, Pattern, View, timed};
+use crate::ops::{Activation, Attention, Epilogue, Linear, Norm, Ops, Pattern, Projected, View, timed};
 use crate::weights::HostTensor;
 use attention::{Keys, Spec, Turn};
 use gemm::{After, Columns, Rows, Stored, Strided};
@@ -293,6 +296,18 @@ impl Ops for CpuOps {
         let spec = Spec { q, k, v, heads, head_dim, queries, keys, scale, turn, pattern };
         attention::attention(&self.pool, self.isa, spec, y.output(queries * width)?);
         Ok(())
+    }
+
+    fn attend(
+        &self,
+        qkv: [Projected<'_, Self>; 3],
+        spec: &Attention<'_, Buffer>,
+        o: &Linear<Self>,
+        residual: Option<View<'_, Buffer>>,
+        inner: [&mut Buffer; 4],
+        y: &mut Buffer,
+    ) -> Result<()> {
+        attention::attend(self, qkv, spec, o, residual, inner, y)
     }
 
     fn layer_norm(

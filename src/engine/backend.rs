@@ -29,6 +29,8 @@ pub trait Loaded: Send + Sync {
     fn start(self: Arc<Self>) -> Box<dyn Running>;
     /// Side of a low-resolution mask.
     fn mask_side(&self) -> usize;
+    /// The processor's threads, for what is done on the host.
+    fn host(&self) -> &CpuOps;
 }
 
 /// The stages of one session.
@@ -65,6 +67,7 @@ pub trait Running: Send {
 struct OnDevice<O: Ops> {
     ops: O,
     model: Sam3<O>,
+    host: CpuOps,
 }
 
 impl<O: Ops> Loaded for OnDevice<O> {
@@ -74,6 +77,10 @@ impl<O: Ops> Loaded for OnDevice<O> {
 
     fn mask_side(&self) -> usize {
         self.model.mask_side()
+    }
+
+    fn host(&self) -> &CpuOps {
+        &self.host
     }
 }
 
@@ -226,10 +233,10 @@ pub fn load(checkpoint: &Checkpoint, options: &ModelOptions) -> Result<Opened> {
         Device::Cpu => load_cpu(options, checkpoint),
         Device::Reference => {
             in_f32("reference", options.precision)?;
-            on(ReferenceOps, checkpoint, "reference, f64, 1 thread".into())
+            on(ReferenceOps, host(Some(1), options)?, checkpoint, "reference, f64, 1 thread".into())
         }
         #[cfg(feature = "cuda")]
-        Device::Cuda(index) => load_cuda(index, options.precision, checkpoint),
+        Device::Cuda(index) => load_cuda(index, options, checkpoint),
         #[cfg(not(feature = "cuda"))]
         Device::Cuda(index) => {
             let message = format!("device cuda:{index}: this build has no CUDA back end; use the CPU");
@@ -241,10 +248,14 @@ pub fn load(checkpoint: &Checkpoint, options: &ModelOptions) -> Result<Opened> {
 /// Loads `checkpoint` on the CPU.
 fn load_cpu(options: &ModelOptions, checkpoint: &Checkpoint) -> Result<Opened> {
     in_f32("cpu", options.precision)?;
-    let isa = options.isa.as_deref().map_or_else(Isa::from_env, Isa::named)?;
-    let ops = CpuOps::new(options.threads, isa)?;
-    let words = format!("CPU, {} threads, {} kernels", ops.threads(), isa.name());
-    on(ops, checkpoint, words)
+    let ops = host(options.threads, options)?;
+    let words = format!("CPU, {} threads, {} kernels", ops.threads(), ops.isa());
+    on(ops.clone(), ops, checkpoint, words)
+}
+
+/// The processor, with so many threads.
+fn host(threads: Option<usize>, options: &ModelOptions) -> Result<CpuOps> {
+    CpuOps::new(threads, options.isa.as_deref().map_or_else(Isa::from_env, Isa::named)?)
 }
 
 /// What back ends without matrix units for short floats have to say about a wish for them.
@@ -269,7 +280,7 @@ fn load_any_cuda(options: &ModelOptions, checkpoint: &Checkpoint) -> Result<Resu
     };
     let mut reasons = Vec::new();
     for index in 0..count {
-        match load_cuda(index, options.precision, checkpoint) {
+        match load_cuda(index, options, checkpoint) {
             Ok(opened) => return Ok(Ok(opened)),
             // A damaged checkpoint is as damaged on a CPU.
             Err(e) if !matches!(e.kind(), ErrorKind::Device | ErrorKind::Unsupported | ErrorKind::OutOfMemory) => {
@@ -283,10 +294,10 @@ fn load_any_cuda(options: &ModelOptions, checkpoint: &Checkpoint) -> Result<Resu
 
 /// Loads `checkpoint` on the CUDA device of this index.
 #[cfg(feature = "cuda")]
-fn load_cuda(index: usize, wished: Precision, checkpoint: &Checkpoint) -> Result<Opened> {
+fn load_cuda(index: usize, options: &ModelOptions, checkpoint: &Checkpoint) -> Result<Opened> {
     use crate::cuda::{self, CudaOps};
 
-    let precision = match wished {
+    let precision = match options.precision {
         Precision::Auto => cuda::Precision::from_env()?,
         Precision::F32 => cuda::Precision::F32,
         Precision::Bf16 => cuda::Precision::Bf16,
@@ -295,15 +306,15 @@ fn load_cuda(index: usize, wished: Precision, checkpoint: &Checkpoint) -> Result
     let ops = CudaOps::new(index, precision).map_err(place)?;
     let (major, minor) = ops.device().capability();
     let words = format!("cuda:{index}, {}, compute capability {major}.{minor}, {precision:?}", ops.device().name());
-    on(ops, checkpoint, words).map_err(|e| match e.kind() {
+    on(ops, host(options.threads, options)?, checkpoint, words).map_err(|e| match e.kind() {
         ErrorKind::Device | ErrorKind::OutOfMemory => place(e),
         _ => e,
     })
 }
 
-fn on<O: Ops>(ops: O, checkpoint: &Checkpoint, device: String) -> Result<Opened> {
+fn on<O: Ops>(ops: O, host: CpuOps, checkpoint: &Checkpoint, device: String) -> Result<Opened> {
     let model = Sam3::load(&ops, checkpoint)?;
-    Ok(Opened { loaded: Arc::new(OnDevice { ops, model }), device, passed_over: None })
+    Ok(Opened { loaded: Arc::new(OnDevice { ops, model, host }), device, passed_over: None })
 }
 
 /// What this machine offers.

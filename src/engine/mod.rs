@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub use backend::{Gpu, Machine, PassedOver};
 pub use session::{CancelHandle, ImageEmbedding, Session};
 
+use crate::cpu::CpuOps;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::ModelOptions;
 use crate::text::Tokenizer;
@@ -118,6 +119,11 @@ impl Model {
     /// Side of the low-resolution masks this model makes and takes ([`crate::LowResMask`]).
     pub fn mask_side(&self) -> usize {
         self.0.loaded.mask_side()
+    }
+
+    /// Where work outside of the model's operations is done.
+    fn host(&self) -> &CpuOps {
+        self.0.loaded.host()
     }
 
     /// Token ids of a phrase, within the text encoder's context.

@@ -2,10 +2,12 @@
 //!
 //! For concepts σ comes first and the bilinear resize after it (`post_process_instance_segmentation`); for objects the
 //! logits are resized and compared with the threshold's logit (`post_process_masks`). Masks grow row by row into one
-//! bit per pixel, so no map of the picture's size in f32 ever exists.
+//! bit per pixel, so no map of the picture's size in f32 ever exists. They are made on the processor, whatever device
+//! the model runs on.
 
+use crate::cpu::{Axis, Compared, CpuOps, Cut};
 use crate::error::Result;
-use crate::image::BilinearRows;
+use crate::image::Taps;
 use crate::instance::Mask;
 
 /// `1 / (1 + e⁻ˣ)`
@@ -18,27 +20,44 @@ pub fn logit(p: f32) -> f32 {
     (p / (1.0 - p)).ln()
 }
 
-/// Logits `[side, side]` of a concept's mask to pixels whose resized probability exceeds `threshold`.
-pub fn concept_mask(logits: &[f32], side: usize, width: usize, height: usize, threshold: f32) -> Result<Mask> {
-    let probabilities: Vec<f32> = logits.iter().map(|&v| sigmoid(v)).collect();
-    resized_above(&probabilities, side, width, height, threshold)
+/// From maps of one size to masks of another.
+pub struct Resize<'a> {
+    host: &'a CpuOps,
+    side: usize,
+    across: Taps,
+    down: Taps,
 }
 
-/// Logits `[side, side]` of an object's mask to pixels whose resized logit exceeds the logit of `threshold`.
-pub fn object_mask(logits: &[f32], side: usize, width: usize, height: usize, threshold: f32) -> Result<Mask> {
-    resized_above(logits, side, width, height, logit(threshold))
-}
-
-fn resized_above(map: &[f32], side: usize, width: usize, height: usize, threshold: f32) -> Result<Mask> {
-    Mask::check_size(width, height)?;
-    let mut mask = Mask::new(width, height);
-    let mut rows = BilinearRows::new(map, side, side, height, width);
-    let mut y = 0;
-    while let Some(row) = rows.next_row() {
-        mask.set_row(y, |x| row[x] > threshold);
-        y += 1;
+impl<'a> Resize<'a> {
+    /// From maps `[side, side]` to masks `[height, width]`, on the threads of `host`. A picture of that size exists.
+    pub fn new(host: &'a CpuOps, side: usize, width: usize, height: usize) -> Result<Self> {
+        Mask::check_size(width, height)?;
+        Ok(Self { host, side, across: Taps::new(side, width), down: Taps::new(side, height) })
     }
-    Ok(mask)
+
+    /// Logits of concepts' masks to pixels whose resized probability exceeds `threshold`.
+    pub fn concepts<'m>(&self, maps: impl IntoIterator<Item = &'m [f32]>, threshold: f32) -> Vec<Mask> {
+        self.cut(maps, Compared::Sigmoid, threshold)
+    }
+
+    /// Logits of objects' masks to pixels whose resized logit exceeds the logit of `threshold`.
+    pub fn objects<'m>(&self, maps: impl IntoIterator<Item = &'m [f32]>, threshold: f32) -> Vec<Mask> {
+        self.cut(maps, Compared::Values, logit(threshold))
+    }
+
+    fn cut<'m>(&self, maps: impl IntoIterator<Item = &'m [f32]>, compared: Compared, threshold: f32) -> Vec<Mask> {
+        let (across, down) = (axis(&self.across), axis(&self.down));
+        let maps: Vec<&[f32]> = maps.into_iter().collect();
+        let mut masks: Vec<Mask> = maps.iter().map(|_| Mask::new(across.len(), down.len())).collect();
+        let mut tasks: Vec<_> = maps.into_iter().zip(masks.iter_mut().map(Mask::words_mut)).collect();
+        self.host.cut(Cut { width: self.side, compared, threshold, across, down }, &mut tasks);
+        masks
+    }
+}
+
+fn axis(taps: &Taps) -> Axis<'_> {
+    let Taps { near, far, near_weight, far_weight } = taps;
+    Axis { near, far, near_weight, far_weight }
 }
 
 /// Indices of the scores above `threshold`, best first, equals in their order, at most `max`.
@@ -52,6 +71,8 @@ pub fn best(scores: &[f32], threshold: f32, max: Option<usize>) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::Isa;
+    use crate::image::resize_bilinear_f32;
 
     #[test]
     fn best_scores_come_first_and_equals_keep_their_order() {
@@ -68,8 +89,37 @@ mod tests {
         assert_eq!(logit(1.0), f32::INFINITY);
         // An even width: no pixel lies on the edge itself, where rounding decides.
         let logits = [3.0, -3.0, 3.0, -3.0];
-        let (a, b) = (concept_mask(&logits, 2, 6, 5, 0.5).unwrap(), object_mask(&logits, 2, 6, 5, 0.5).unwrap());
-        assert!(a.get(0, 0) && a.get(2, 4) && !a.get(3, 0) && a.area() == 15);
-        assert_eq!(a.iou(&b), 1.0);
+        let host = CpuOps::new(Some(2), Isa::best()).unwrap();
+        let resize = Resize::new(&host, 2, 6, 5).unwrap();
+        let (a, b) = (resize.concepts([&logits[..]], 0.5), resize.objects([&logits[..]], 0.5));
+        assert!(a[0].get(0, 0) && a[0].get(2, 4) && !a[0].get(3, 0) && a[0].area() == 15);
+        assert_eq!(a, b);
+    }
+
+    #[test]
+    fn masks_are_the_resized_map_above_the_threshold() {
+        let host = CpuOps::new(Some(2), Isa::best()).unwrap();
+        let side = 24;
+        for (width, height) in [(24, 24), (1, 5), (100, 67), (13, 200)] {
+            // Waves of several lengths, steep and shallow.
+            let map = |k: f32| -> Vec<f32> {
+                (0..side * side)
+                    .map(|i| k * ((i % side) as f32 * 0.7).sin() * ((i / side) as f32 * 0.4).cos())
+                    .collect()
+            };
+            let maps = [map(9.0), map(0.3), map(1e-7)];
+            let resize = Resize::new(&host, side, width, height).unwrap();
+            for threshold in [0.5, 0.1, 0.0, 1.0] {
+                let views = || maps.iter().map(Vec::as_slice);
+                let masks = resize.concepts(views(), threshold).into_iter().zip(resize.objects(views(), threshold));
+                for (map, (concept, object)) in maps.iter().zip(masks) {
+                    let sigmoids: Vec<f32> = map.iter().map(|&v| sigmoid(v)).collect();
+                    for (mask, map, threshold) in [(concept, &sigmoids, threshold), (object, map, logit(threshold))] {
+                        let resized = resize_bilinear_f32(map, side, side, height, width);
+                        assert_eq!(mask, Mask::from_fn(width, height, |x, y| resized[y * width + x] > threshold));
+                    }
+                }
+            }
+        }
     }
 }

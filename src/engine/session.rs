@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::engine::Model;
 use crate::engine::backend::{Features, Running};
-use crate::engine::{Model, postprocess};
+use crate::engine::postprocess::{self, Resize};
 use crate::error::{Error, Result};
 use crate::image::{ImageView, resize, resize_antialias_f32};
 use crate::instance::{Instance, Mask};
@@ -69,14 +70,15 @@ impl ImageEmbedding {
     /// Bytes this holds on the device, at 4 per value: what a cache of embeddings counts. Back ends with narrower values
     /// hold less.
     ///
-    /// With `t` tokens of a grid and `d` channels, the detector keeps its pyramid, `(16 + 4 + 1)·t·d` values, and the
-    /// tracker two levels squeezed to `d/8` and `d/4` channels and one whole, `(16/8 + 4/4 + 1)·t·d`.
+    /// With `t` tokens of a grid and `d` channels, the detector keeps its pyramid, `(16 + 4 + 1)·t·d` values. The tracker
+    /// keeps two levels squeezed to `d/8` and `d/4` channels, one whole with and one without the embedding of no mask,
+    /// `(16/8 + 4/4 + 2)·t·d`, and what the first block makes of that, three projections to `d/downsample`.
     pub fn bytes(&self) -> usize {
         let config = &self.model.info().config;
-        let values = config.vision.grid().pow(2) * config.vision.fpn_hidden_size;
-        let detector = if config.detector.is_some() { 21 } else { 0 };
-        let tracker = if config.tracker.is_some() { 4 } else { 0 };
-        values * (detector + tracker) * size_of::<f32>()
+        let (t, d) = (config.vision.grid().pow(2), config.vision.fpn_hidden_size);
+        let detector = if config.detector.is_some() { 21 * d } else { 0 };
+        let tracker = config.tracker.as_ref().map_or(0, |c| 5 * d + 3 * d / c.attention_downsample_rate.max(1));
+        t * (detector + tracker) * size_of::<f32>()
     }
 }
 
@@ -294,20 +296,20 @@ impl Session {
         })?;
         check_finite(masks.iter().chain(&semantic).map(Vec::as_slice))?;
         let start = Instant::now();
+        let resize = Resize::new(self.model.host(), side, image.width, image.height)?;
+        let logits = |i: usize, query: usize| masks[if options.raw { query } else { i }].as_slice();
+        let maps = kept.iter().enumerate().map(|(i, &query)| logits(i, query));
+        // The semantic mask comes last.
+        let mut cut =
+            resize.concepts(maps.chain(semantic.as_deref().filter(|_| options.semantic)), options.mask_threshold);
+        let semantic_mask = if cut.len() > kept.len() { cut.pop() } else { None };
         let mut found = Vec::with_capacity(kept.len());
-        for (i, &query) in kept.iter().enumerate() {
-            let logits = &masks[if options.raw { query } else { i }];
-            let mask = postprocess::concept_mask(logits, side, image.width, image.height, options.mask_threshold)?;
+        for ((i, &query), mask) in kept.iter().enumerate().zip(cut) {
             let [x0, y0, x1, y1] = grounding.boxes[query];
             let bbox = [x0 * w, y0 * h, x1 * w, y1 * h];
-            let low_res = LowResMask::new(logits.as_slice(), side)?;
+            let low_res = LowResMask::new(logits(i, query), side)?;
             found.push((Instance { score: scores[query], bbox, mask, prompt: index }, low_res));
         }
-        let semantic_mask = semantic
-            .as_ref()
-            .filter(|_| options.semantic)
-            .map(|l| postprocess::concept_mask(l, side, image.width, image.height, options.mask_threshold))
-            .transpose()?;
         let kept_semantic = semantic.as_ref().filter(|_| options.semantic);
         let semantic_logits = kept_semantic.map(|l| LowResMask::new(l.as_slice(), side)).transpose()?;
         self.timings.add("postprocess", start.elapsed());
@@ -350,9 +352,10 @@ impl Session {
         check_finite([answer.ious.as_slice(), &[answer.object_score]])?;
         check_finite(answer.masks.iter().map(Vec::as_slice))?;
         let start = Instant::now();
+        let resize = Resize::new(self.model.host(), side, image.width, image.height)?;
+        let masks = resize.objects(answer.masks.iter().map(Vec::as_slice), options.mask_threshold);
         let mut found = Vec::with_capacity(answer.masks.len());
-        for (logits, &score) in answer.masks.iter().zip(&answer.ious) {
-            let mask = postprocess::object_mask(logits, side, image.width, image.height, options.mask_threshold)?;
+        for ((logits, &score), mask) in answer.masks.iter().zip(&answer.ious).zip(masks) {
             let bbox = mask.bounding_box().map_or([0.0; 4], |b| b.map(|v| v as f32));
             let low_res = LowResMask::new(logits.as_slice(), side)?;
             found.push((Instance { score, bbox, mask, prompt: index }, low_res));

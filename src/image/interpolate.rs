@@ -58,8 +58,10 @@ pub fn resize_bilinear_f32(src: &[f32], h: usize, w: usize, oh: usize, ow: usize
 pub struct BilinearRows<'a> {
     src: &'a [f32],
     w: usize,
-    across: Vec<Tap>,
-    down: std::vec::IntoIter<Tap>,
+    across: Taps,
+    down: Taps,
+    /// Output rows made so far.
+    made: usize,
     /// Input rows `near.0` and `far.0`, resampled to the output's width; `usize::MAX` while none is held.
     near: (usize, Vec<f32>),
     far: (usize, Vec<f32>),
@@ -77,8 +79,9 @@ impl<'a> BilinearRows<'a> {
         Self {
             src,
             w,
-            across: taps(w, ow),
-            down: taps(h, oh).into_iter(),
+            across: Taps::new(w, ow),
+            down: Taps::new(h, oh),
+            made: 0,
             near: (usize::MAX, vec![0.0; ow]),
             far: (usize::MAX, vec![0.0; ow]),
             row: vec![0.0; ow],
@@ -87,21 +90,27 @@ impl<'a> BilinearRows<'a> {
 
     /// The next output row, `ow` samples, or `None` after the last.
     pub fn next_row(&mut self) -> Option<&[f32]> {
-        let tap = self.down.next()?;
-        if self.far.0 == tap.near {
+        let y = self.made;
+        if y == self.down.len() {
+            return None;
+        }
+        self.made += 1;
+        let (near, far) = (self.down.near[y] as usize, self.down.far[y] as usize);
+        if self.far.0 == near {
             std::mem::swap(&mut self.near, &mut self.far);
         }
-        for (index, held) in [(tap.near, &mut self.near), (tap.far, &mut self.far)] {
+        for (index, held) in [(near, &mut self.near), (far, &mut self.far)] {
             if held.0 != index {
                 let row = &self.src[index * self.w..][..self.w];
-                for (out, tap) in held.1.iter_mut().zip(&self.across) {
-                    *out = tap.blend(row[tap.near], row[tap.far]);
+                for (x, out) in held.1.iter_mut().enumerate() {
+                    let (near, far) = (self.across.near[x] as usize, self.across.far[x] as usize);
+                    *out = self.across.blend(x, row[near], row[far]);
                 }
                 held.0 = index;
             }
         }
         for ((out, &near), &far) in self.row.iter_mut().zip(&self.near.1).zip(&self.far.1) {
-            *out = tap.blend(near, far);
+            *out = self.down.blend(y, near, far);
         }
         Some(&self.row)
     }
@@ -112,33 +121,58 @@ fn check(src: &[f32], h: usize, w: usize, oh: usize, ow: usize) {
     assert!(h > 0 && w > 0 && oh > 0 && ow > 0, "resize from {h}x{w} to {oh}x{ow}");
 }
 
-/// The two input samples of one output sample.
-struct Tap {
-    near: usize,
-    far: usize,
-    near_weight: f32,
-    far_weight: f32,
+/// The two input samples of each output sample along one axis, and their weights.
+pub struct Taps {
+    /// The sample before the position, or at it.
+    pub near: Vec<u32>,
+    /// The one after it, the last sample where there is none.
+    pub far: Vec<u32>,
+    /// What `near` counts.
+    pub near_weight: Vec<f32>,
+    /// What `far` counts.
+    pub far_weight: Vec<f32>,
 }
 
-impl Tap {
-    fn blend(&self, near: f32, far: f32) -> f32 {
-        near * self.near_weight + far * self.far_weight
-    }
-}
-
-/// `area_pixel_compute_source_index` and `guard_index_and_lambda` for every output sample.
-fn taps(input: usize, output: usize) -> Vec<Tap> {
-    let scale = input as f32 / output as f32;
-    (0..output)
-        .map(|i| {
+impl Taps {
+    /// `area_pixel_compute_source_index` and `guard_index_and_lambda` for every output sample.
+    ///
+    /// # Panics
+    ///
+    /// If a size is zero, or beyond `u32`.
+    pub fn new(input: usize, output: usize) -> Self {
+        assert!(input > 0 && output > 0, "resize from {input} to {output} samples");
+        let last = u32::try_from(input - 1).expect("samples of a line");
+        let scale = input as f32 / output as f32;
+        let memory = || Vec::with_capacity(output);
+        let mut taps = Self {
+            near: Vec::with_capacity(output),
+            far: Vec::with_capacity(output),
+            near_weight: memory(),
+            far_weight: memory(),
+        };
+        for i in 0..output {
             // One rounding, as in ATen's kernels for AVX2: without it the position moves by a unit in the last place.
             let position = scale.mul_add(i as f32 + 0.5, -0.5).max(0.0);
-            let near = (position as usize).min(input - 1);
+            let near = (position as u32).min(last);
             let far_weight = (position - near as f32).clamp(0.0, 1.0);
             // With equal sizes ATen copies; here that is a weight of zero.
-            Tap { near, far: (near + 1).min(input - 1), near_weight: 1.0 - far_weight, far_weight }
-        })
-        .collect()
+            taps.near.push(near);
+            taps.far.push((near + 1).min(last));
+            taps.near_weight.push(1.0 - far_weight);
+            taps.far_weight.push(far_weight);
+        }
+        taps
+    }
+
+    fn len(&self) -> usize {
+        self.near.len()
+    }
+
+    /// Output sample `i` from the input samples `near` and `far`.
+    #[inline]
+    fn blend(&self, i: usize, near: f32, far: f32) -> f32 {
+        near * self.near_weight[i] + far * self.far_weight[i]
+    }
 }
 
 /// The triangle filter from `input` to `output` samples: `_compute_indices_min_size_weights_aa` at `f32`.

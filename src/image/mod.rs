@@ -30,6 +30,7 @@ use std::path::Path;
 
 pub use decode::DecodeLimits;
 pub use encode::{FileFormat, JPEG_QUALITY, encode, save, save_as, write_file};
+pub(crate) use interpolate::Taps;
 pub use interpolate::{BilinearRows, resize_antialias_f32, resize_bilinear_f32};
 pub use preprocess::{NORMALISED, normalise, resize};
 

@@ -140,18 +140,9 @@ impl Mask {
         &mut self.words[y * n..][..n]
     }
 
-    /// Sets each pixel `x` of row `y` to `f(x)`.
-    ///
-    /// # Panics
-    ///
-    /// If `y` is outside.
-    pub fn set_row(&mut self, y: usize, mut f: impl FnMut(usize) -> bool) {
-        assert!(y < self.height, "row {y} of {}", self.height);
-        let (width, words) = (self.width, self.row_words());
-        for (i, word) in self.words[y * words..][..words].iter_mut().enumerate() {
-            let columns = i * 64..width.min(i * 64 + 64);
-            *word = columns.fold(0, |bits, x| bits | u64::from(f(x)) << (x % 64));
-        }
+    /// All rows for writing, [`Mask::row_words`] words each. Crate-private for the same reason.
+    pub(crate) fn words_mut(&mut self) -> &mut [u64] {
+        &mut self.words
     }
 
     /// Makes pixels `x0..x1` of row `y` foreground.

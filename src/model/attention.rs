@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::model::load::Loader;
-use crate::ops::{self, Activation, Epilogue, Linear, Ops, Pattern, View};
+use crate::ops::{self, Epilogue, Linear, Ops, Pattern, Projected, View};
 
 /// Projections of one attention. `head_dim · heads` may be smaller than the model's width (`Sam3TrackerAttention`).
 pub struct Attention<O: Ops> {
@@ -38,6 +38,17 @@ pub struct Buffers<'a, A> {
     pub o: &'a mut A,
 }
 
+impl<'a, A> Input<'a, A> {
+    /// As the operations take it, where `layer` is the projection.
+    fn by<O: Ops<Act = A>>(self, layer: &'a Linear<O>) -> Projected<'a, O> {
+        match self {
+            Self::Rows(x) => Projected { from: Some((x, layer)), add: None },
+            Self::Shifted(x, add) => Projected { from: Some((x, layer)), add: Some(add) },
+            Self::Ready(view) => Projected { from: None, add: Some(view) },
+        }
+    }
+}
+
 impl<O: Ops> Attention<O> {
     pub fn load(l: &Loader<'_, O>, prefix: &str, heads: usize) -> Result<Self> {
         let q = l.linear(&format!("{prefix}.q_proj"))?;
@@ -63,32 +74,9 @@ impl<O: Ops> Attention<O> {
         s: Buffers<'_, O::Act>,
         y: &mut O::Act,
     ) -> Result<()> {
-        let Buffers { q: sq, k: sk, v: sv, o } = s;
-        let q = self.project(ops, q.into(), &self.q, queries, sq)?;
-        let k = self.project(ops, k.into(), &self.k, keys, sk)?;
-        let v = self.project(ops, v.into(), &self.v, keys, sv)?;
+        let qkv = [q.into().by(&self.q), k.into().by(&self.k), v.into().by(&self.v)];
         let spec = ops::Attention { pattern, ..ops::Attention::full(self.heads, self.head_dim, queries, keys) };
-        ops.attention(q, k, v, &spec, o)?;
-        let ep = Epilogue { add: residual, ..Epilogue::NONE };
-        ops.linear(View::new(o, self.o.k), &self.o, queries, ep, y)
-    }
-
-    /// One of the three inputs of the heads, made in `to` unless it is ready.
-    fn project<'b>(
-        &self,
-        ops: &O,
-        input: Input<'b, O::Act>,
-        by: &Linear<O>,
-        rows: usize,
-        to: &'b mut O::Act,
-    ) -> Result<View<'b, O::Act>> {
-        let (x, add) = match input {
-            Input::Ready(view) => return Ok(view),
-            Input::Rows(x) => (x, None),
-            Input::Shifted(x, add) => (x, Some(add)),
-        };
-        ops.linear(x, by, rows, Epilogue { add, act: Activation::None }, to)?;
-        Ok(View::new(to, by.n))
+        ops.attend(qkv, &spec, &self.o, residual, [s.q, s.k, s.v, s.o], y)
     }
 
     /// Columns of all heads together.
@@ -113,17 +101,17 @@ impl<O: Ops> Attention<O> {
 
     /// The keys of `x[rows, d]`, for [`Input::Ready`].
     pub fn keys(&self, ops: &O, x: Input<'_, O::Act>, rows: usize, y: &mut O::Act) -> Result<()> {
-        self.project(ops, x, &self.k, rows, y).map(drop)
+        x.by(&self.k).rows(ops, rows, y).map(drop)
     }
 
     /// The values of `x[rows, d]`, for [`Input::Ready`].
     pub fn values(&self, ops: &O, x: Input<'_, O::Act>, rows: usize, y: &mut O::Act) -> Result<()> {
-        self.project(ops, x, &self.v, rows, y).map(drop)
+        x.by(&self.v).rows(ops, rows, y).map(drop)
     }
 
     /// The queries of `x[rows, d]`, for [`Input::Ready`].
     pub fn queries(&self, ops: &O, x: Input<'_, O::Act>, rows: usize, y: &mut O::Act) -> Result<()> {
-        self.project(ops, x, &self.q, rows, y).map(drop)
+        x.by(&self.q).rows(ops, rows, y).map(drop)
     }
 }
 

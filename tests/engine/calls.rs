@@ -228,8 +228,9 @@ fn threads_are_refused_or_counted() {
 fn embeddings_say_what_they_hold() {
     let mut session = open("tiny-a").session();
     let image = session.encode(&picture("tiny-a").view()).unwrap();
-    // 8×8 tokens of 32 channels: the detector's three levels, and the tracker's with fewer channels.
+    // 8×8 tokens of 32 channels: the detector's three levels; the tracker's with fewer channels, its coarse level twice,
+    // and three projections of that to half the channels.
     let detector = (16 + 4 + 1) * 64 * 32;
-    let tracker = 16 * 64 * 4 + 4 * 64 * 8 + 64 * 32;
+    let tracker = 16 * 64 * 4 + 4 * 64 * 8 + 2 * 64 * 32 + 3 * 64 * 16;
     assert_eq!(image.bytes(), (detector + tracker) * 4);
 }

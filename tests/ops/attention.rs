@@ -1,9 +1,10 @@
 //! Attention: all patterns, head widths from 2 to 80, heads as columns of one fused buffer or of three.
 
 use sam3::Result;
-use sam3::ops::{Attention, Ops, Pattern, Rope};
+use sam3::ops::{Attention, Epilogue, Linear, Ops, Pattern, Projected, Rope};
+use sam3::reference::ReferenceOps;
 
-use super::harness::{Case, EPS, HALF_ROUNDING, Rng, Rows, Suite, Tolerance, in_half, sizes};
+use super::harness::{Case, EPS, HALF_ROUNDING, Rng, Rows, Suite, Tolerance, Weight, in_half, sizes};
 
 /// [`Pattern`] with its inputs on the host.
 enum Seen {
@@ -204,6 +205,166 @@ impl Case for Fused {
     }
 }
 
+/// Rows that are projected, rows that are added to those, or both.
+struct Side {
+    from: Option<(Rows, Weight)>,
+    add: Option<Rows>,
+}
+
+impl Side {
+    /// Rows of `width` heads together; `inputs` of 0 for rows that are there already.
+    fn new(rng: &mut Rng, [rows, width, inputs]: [usize; 3], add: bool) -> Self {
+        let from = (inputs > 0).then(|| {
+            let x = Rows::loose(rng, rows, inputs, Rng::signed);
+            // A tenth: products of a hundred inputs are then about 1, as they are behind a norm.
+            let bias = rng.below(2) == 1;
+            (x, Weight::new(rng, [width, inputs], None, 1 + rows % 3, bias, |rng| 0.1 * rng.signed()))
+        });
+        let add = (add || inputs == 0).then(|| Rows::loose(rng, rows, width, Rng::signed));
+        Self { from, add }
+    }
+
+    fn upload<O: Ops>(&self, ops: &O) -> Result<Uploaded<O>> {
+        let from = self.from.as_ref().map(|(x, w)| Ok((x.upload(ops)?, w.layer(ops)?)));
+        Ok(Uploaded { from: from.transpose()?, add: self.add.as_ref().map(|add| add.upload(ops)).transpose()? })
+    }
+
+    fn projected<'a, O: Ops>(&self, on: &'a Uploaded<O>) -> Projected<'a, O> {
+        let from = self.from.as_ref().zip(on.from.as_ref());
+        let add = self.add.as_ref().zip(on.add.as_ref());
+        Projected { from: from.map(|((x, _), (at, l))| (x.view(at), l)), add: add.map(|(add, at)| add.view(at)) }
+    }
+
+    /// The largest of the rows, and a bound of how far from them f32 may be.
+    fn most(&self) -> (f64, f64) {
+        most(self.from.as_ref().map(|(x, w)| (x, w)), self.add.as_ref())
+    }
+
+    fn text(&self) -> String {
+        let from = self.from.as_ref().map(|(x, w)| format!("{} by {}", x.text(), w.text()));
+        let add = self.add.as_ref().map(|add| format!("+ {}", add.text()));
+        from.into_iter().chain(add).collect::<Vec<_>>().join(" ")
+    }
+}
+
+struct Uploaded<O: Ops> {
+    from: Option<(O::Act, Linear<O>)>,
+    add: Option<O::Act>,
+}
+
+/// As [`Side::most`].
+fn most(from: Option<(&Rows, &Weight)>, add: Option<&Rows>) -> (f64, f64) {
+    let Some((x, w)) = from else { return (add.map_or(0.0, Rows::max), 0.0) };
+    let (ops, mut y) = (ReferenceOps, Default::default());
+    let (at, layer) = (x.upload(&ops).unwrap(), w.layer(&ops).unwrap());
+    ops.linear(x.view(&at), &layer, x.rows, Epilogue::NONE, &mut y).unwrap();
+    let mut made = vec![0.0; x.rows * w.n];
+    ops.download(&y, 0, &mut made).unwrap();
+    let most = made.iter().fold(add.map_or(0.0, Rows::max), |most, x| most.max(f64::from(x.abs())));
+    (most, Tolerance::inner(w.k, x.max(), w.max()).abs + 3.0 * EPS * most)
+}
+
+/// An attention with its projections.
+struct Whole {
+    heads: usize,
+    head_dim: usize,
+    queries: usize,
+    keys: usize,
+    q: Side,
+    k: Side,
+    /// None for values of the keys' rows.
+    v: Option<Side>,
+    v_weight: Option<Weight>,
+    o: Weight,
+    residual: Option<Rows>,
+}
+
+impl Whole {
+    /// `inputs` are those of queries, keys and values, 0 for what is projected already.
+    fn new(
+        rng: &mut Rng,
+        [heads, head_dim]: [usize; 2],
+        [queries, keys]: [usize; 2],
+        inputs: [usize; 3],
+        add: [bool; 2],
+        outputs: usize,
+    ) -> Self {
+        let width = heads * head_dim;
+        let q = Side::new(rng, [queries, width, inputs[0]], add[0]);
+        let k = Side::new(rng, [keys, width, inputs[1]], add[1]);
+        // Values usually come of the rows that keys come of.
+        let shared = inputs[1] > 0 && inputs[1] == inputs[2];
+        let scaled: fn(&mut Rng) -> f32 = |rng| 0.1 * rng.signed();
+        let v_weight = shared.then(|| Weight::new(rng, [width, inputs[2]], None, 2, true, scaled));
+        let v = (!shared).then(|| Side::new(rng, [keys, width, inputs[2]], false));
+        let bias = rng.below(2) == 1;
+        let o = Weight::new(rng, [outputs, width], None, 3, bias, scaled);
+        let residual = (rng.below(2) == 1).then(|| Rows::loose(rng, queries, outputs, Rng::signed));
+        Self { heads, head_dim, queries, keys, q, k, v, v_weight, o, residual }
+    }
+}
+
+impl Case for Whole {
+    fn op(&self) -> &'static str {
+        "attend"
+    }
+
+    fn shape(&self) -> String {
+        let Self { heads, head_dim, queries, keys, q, k, v, o, residual, .. } = self;
+        let v = v.as_ref().map_or("of the keys' rows".to_string(), Side::text);
+        let residual = residual.as_ref().map_or("none".to_string(), Rows::text);
+        let (q, k, o) = (q.text(), k.text(), o.text());
+        format!("{queries} to {keys}, {heads}×{head_dim}, q {q}, k {k}, v {v}, o {o}, residual {residual}")
+    }
+
+    fn outputs(&self) -> Vec<usize> {
+        vec![self.queries * self.o.n]
+    }
+
+    fn run<O: Ops>(&self, ops: &O, y: &mut [O::Act]) -> Result<()> {
+        let (q, k, o) = (self.q.upload(ops)?, self.k.upload(ops)?, self.o.layer(ops)?);
+        let v = self.v.as_ref().map(|v| v.upload(ops)).transpose()?;
+        let v_layer = self.v_weight.as_ref().map(|w| w.layer(ops)).transpose()?;
+        let residual = self.residual.as_ref().map(|r| r.upload(ops)).transpose()?;
+        let view = self.residual.as_ref().zip(residual.as_ref()).map(|(rows, act)| rows.view(act));
+        let keys = self.k.projected(&k);
+        let values = match (&self.v, &v, &v_layer) {
+            (Some(side), Some(v), _) => side.projected(v),
+            (_, _, Some(layer)) => Projected { from: keys.from.map(|(x, _)| (x, layer)), add: None },
+            _ => unreachable!("values come from somewhere"),
+        };
+        let spec = Attention::full(self.heads, self.head_dim, self.queries, self.keys);
+        let mut inner: [O::Act; 4] = Default::default();
+        ops.attend([self.q.projected(&q), keys, values], &spec, &o, view, inner.each_mut(), &mut y[0])
+    }
+
+    /// As of an attention, where queries and keys come with an error of their own, which the score sums up like its
+    /// terms; then as of a layer, whose inputs have the error of the attention.
+    ///
+    /// Whatever is multiplied first, what is multiplied are the same terms, and the inner products are as long or as short:
+    /// that of a score by inputs instead of heads has `d` roundings of terms the size of whole projections instead of the
+    /// heads' width, so `d` is added to it.
+    fn tolerance(&self) -> Tolerance {
+        let width = self.heads * self.head_dim;
+        let (q, q_error) = self.q.most();
+        let (k, k_error) = self.k.most();
+        let (v, v_error) = match &self.v {
+            Some(v) => v.most(),
+            None => most(self.k.from.as_ref().map(|(x, _)| x).zip(self.v_weight.as_ref()), None),
+        };
+        let inputs = |side: &Side| side.from.as_ref().map_or(0, |(_, w)| w.k);
+        let (dim, scale) = (self.head_dim as f64, (self.head_dim as f64).sqrt().recip());
+        let terms = dim + (inputs(&self.q) + inputs(&self.k)) as f64;
+        let score = EPS * (terms + 4.0) * q * k * scale + 3.0 * dim.sqrt() * scale * (q * k_error + k * q_error);
+        let probability = 2.0 * (score + 4.0 * EPS);
+        let heads = (probability + EPS * (2.0 * (self.keys as f64).sqrt() + 4.0)) * v + v_error;
+        // Errors of the heads' outputs are as good as independent, see `Tolerance::inner`.
+        let Tolerance { abs, rel } = Tolerance::inner(width, v, self.o.max());
+        let residual = self.residual.as_ref().map_or(0.0, Rows::max);
+        Tolerance { abs: abs + 3.0 * (width as f64).sqrt() * self.o.max() * heads + EPS * (residual + 0.1), rel }
+    }
+}
+
 /// Head widths: every remainder of a vector of 4, 8 or 16, and those of the published model.
 const WIDTHS: [usize; 22] = [2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 16, 17, 24, 31, 32, 33, 40, 48, 63, 64, 79, 80];
 
@@ -265,6 +426,32 @@ pub fn all<O: Ops>(suite: &mut Suite<O>) {
         suite.check(&Attend::new(rng, [2, d], [17, 130], 200.0, Seen::Full, false));
         suite.check(&Attend::new(rng, [2, d], [40, 40], 200.0, Seen::Causal, true));
     }
+    // With projections. On either side as few rows as are multiplied first, up to as many as are not.
+    for few in [1, 3, 8, 9, 17, 33] {
+        for (heads, d) in [([8, 16], 256), ([4, 16], 64), ([3, 9], 31), ([2, 40], 100)] {
+            let many = rng.pick(&[96, 97, 101, 193, 300]);
+            let outputs = rng.pick(&[1, 31, 64, 256]);
+            for add in [[false, false], [true, true]] {
+                suite.check(&Whole::new(rng, heads, [few, many], [d, d, d], add, outputs));
+                suite.check(&Whole::new(rng, heads, [many, few], [d, d, d], add, outputs));
+            }
+            // Queries made before, keys and values made before, all of them; values of other rows.
+            suite.check(&Whole::new(rng, heads, [many, few], [0, d, d], [false; 2], outputs));
+            suite.check(&Whole::new(rng, heads, [many, few], [d, 0, 0], [true; 2], outputs));
+            suite.check(&Whole::new(rng, heads, [few, many], [0, d, d], [false; 2], outputs));
+            suite.check(&Whole::new(rng, heads, [few, many], [d, 0, 0], [false; 2], outputs));
+            suite.check(&Whole::new(rng, heads, [few, many], [d, d, d / 2], [false; 2], outputs));
+        }
+    }
+    for count in [1, 13, 95] {
+        suite.check(&Whole::new(rng, [2, 8], [count, count], [16, 16, 16], [false, true], 16));
+    }
+    // Inputs deeper than what is multiplied first.
+    suite.check(&Whole::new(rng, [8, 16], [3, 130], [300, 300, 300], [true, true], 300));
+    suite.check(&Whole::new(rng, [8, 16], [130, 3], [300, 300, 300], [true, true], 300));
+    // A click on the published model, whose many are more.
+    suite.check(&Whole::new(rng, [8, 16], [8, 700], [256, 256, 256], [false, true], 256));
+    suite.check(&Whole::new(rng, [8, 16], [700, 8], [256, 256, 256], [true, false], 256));
     // The published model: a window of the ViT, its padded border, global attention on fewer tokens, the text encoder,
     // the decoder's queries over the picture and the prompt, the fusion of picture and prompt.
     suite.check(&Attend::windows(rng, [2, 64], [24, 24, 24], true));

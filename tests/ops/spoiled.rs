@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use sam3::Result;
-use sam3::ops::{Activation, Attention, Epilogue, Linear, Norm, Ops, View, timed};
+use sam3::ops::{Activation, Attention, Epilogue, Linear, Norm, Ops, Projected, View, timed};
 use sam3::reference::{Buffer, Matrix, ReferenceOps};
 use sam3::weights::HostTensor;
 
@@ -136,6 +136,24 @@ impl Ops for Spoiled {
     ) -> Result<()> {
         ReferenceOps.attention(q, k, v, spec, y)?;
         self.spoil(y, spec.queries * spec.heads * spec.head_dim)
+    }
+
+    fn attend(
+        &self,
+        qkv: [Projected<'_, Self>; 3],
+        spec: &Attention<'_, Buffer>,
+        o: &Linear<Self>,
+        residual: Option<View<'_, Buffer>>,
+        inner: [&mut Buffer; 4],
+        y: &mut Buffer,
+    ) -> Result<()> {
+        let layers = qkv.each_ref().map(|p| p.from.as_ref().map(|(_, l)| layer(l)));
+        let side = |i: usize| {
+            let from = qkv[i].from.as_ref().zip(layers[i].as_ref());
+            Projected { from: from.map(|((x, _), l)| (*x, l)), add: qkv[i].add }
+        };
+        ReferenceOps.attend([side(0), side(1), side(2)], spec, &layer(o), residual, inner, y)?;
+        self.spoil(y, spec.queries * o.n)
     }
 
     fn layer_norm(

@@ -25,7 +25,7 @@ mod pack;
 mod tests;
 mod tile;
 
-pub use pack::{Activations, Columns, PackColumns, Rows, Stored, Strided, pack_rows};
+pub use pack::{Activations, Bf16, Columns, Element, F16, F32, PackColumns, Rows, Stored, Strided, pack_rows};
 pub use tile::{DEPTH, Out, PITCH, Row, Shape, Tile};
 
 use super::activation::Finish;
@@ -178,7 +178,7 @@ impl Kernel for Block<'_> {
 impl After<'_> {
     /// Finishes the elements `column ..` of row `row`, in place.
     #[inline(always)]
-    fn row<S: Simd>(&self, s: S, row: usize, column: usize, y: &mut [f32]) {
+    pub fn row<S: Simd>(&self, s: S, row: usize, column: usize, y: &mut [f32]) {
         let width = y.len();
         let bias = self.bias.map(|b| &b[column..][..width]);
         let add = self.add.map(|a| &a.row(row, column + width)[column..]);

@@ -124,6 +124,10 @@ impl Simd for Avx2 {
         proved!(_mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)))
     }
     #[inline(always)]
+    fn lt_bits(self, a: __m256, b: __m256) -> u32 {
+        proved!(_mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) as u32)
+    }
+    #[inline(always)]
     fn sum(self, v: __m256) -> f32 {
         proved!({
             let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));

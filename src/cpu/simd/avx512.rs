@@ -146,6 +146,10 @@ impl Simd for Avx512 {
         proved!(_mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), y, x))
     }
     #[inline(always)]
+    fn lt_bits(self, a: __m512, b: __m512) -> u32 {
+        proved!(u32::from(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b)))
+    }
+    #[inline(always)]
     fn sum(self, v: __m512) -> f32 {
         proved!(_mm512_reduce_add_ps(v))
     }

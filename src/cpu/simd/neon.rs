@@ -125,6 +125,13 @@ impl Simd for Neon {
         proved!(vbslq_f32(vcltq_f32(a, b), x, y))
     }
     #[inline(always)]
+    fn lt_bits(self, a: float32x4_t, b: float32x4_t) -> u32 {
+        // Each lane keeps a bit of its own, and their sum has them all.
+        let bits = [1, 2, 4, 8];
+        // SAFETY: `bits` is 16 readable bytes; neon by the token.
+        unsafe { vaddvq_u32(vandq_u32(vcltq_f32(a, b), vld1q_u32(bits.as_ptr()))) }
+    }
+    #[inline(always)]
     fn sum(self, v: float32x4_t) -> f32 {
         proved!(vaddvq_f32(v))
     }

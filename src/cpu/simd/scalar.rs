@@ -94,6 +94,10 @@ impl Simd for Scalar {
         if a < b { x } else { y }
     }
     #[inline(always)]
+    fn lt_bits(self, a: f32, b: f32) -> u32 {
+        u32::from(a < b)
+    }
+    #[inline(always)]
     fn sum(self, v: f32) -> f32 {
         v
     }
