@@ -25,15 +25,15 @@
 //! # How it is built
 //!
 //! ```text
-//! bin → engine → model → ops ← { reference, cpu }        weights, image, text, instance, error: leaves
+//! bin → engine → model → ops ← { reference, cpu, cuda }  weights, image, text, instance, error: leaves
 //! ```
 //!
 //! The model is written once, in `model/`, over a closed list of fused operations, the trait in `ops.rs`. Back ends
 //! implement the list and know nothing of the model: `reference` by naive loops with f64 accumulation, which is the
-//! definition, and `cpu` by SIMD kernels on threads that the model owns. [`weights`] maps checkpoints and holds the one
-//! table of all tensors, [`image`] decodes and resizes as upstream does, [`text`] tokenises, [`instance`] holds masks
-//! and the forms they are handed on in. The engine above joins them: [`Model`], [`Session`], [`ImageEmbedding`],
-//! [`Segmentation`].
+//! definition, `cpu` by SIMD kernels on threads that the model owns, and `cuda` by the kernels of `kernels/` on NVIDIA
+//! GPUs. [`weights`] maps checkpoints and holds the one table of all tensors, [`image`] decodes and resizes as upstream
+//! does, [`text`] tokenises, [`instance`] holds masks and the forms they are handed on in. The engine above joins them:
+//! [`Model`], [`Session`], [`ImageEmbedding`], [`Segmentation`].
 //!
 //! What is right is what the Python package `transformers` 5.23 computes (`models/sam3`, `models/sam3_tracker`);
 //! `tests/golden.rs` compares every stage with it.
@@ -72,7 +72,7 @@ pub mod serve;
 pub mod text;
 pub mod weights;
 
-pub use engine::{CancelHandle, Gpu, ImageEmbedding, Machine, Model, ModelInfo, Session};
+pub use engine::{CancelHandle, Gpu, ImageEmbedding, Machine, Model, ModelInfo, PassedOver, Session};
 pub use error::{Error, ErrorKind, Result};
 pub use model::{Progress, Stage};
 pub use options::{Device, ModelOptions, Precision, SegmentOptions};

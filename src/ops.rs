@@ -1,6 +1,6 @@
 //! The closed list of fused operations SAM 3 is made of.
 //!
-//! `model/` is written once over [`Ops`]; `reference`, `cpu` (and later `cuda`) implement it and know nothing of the
+//! `model/` is written once over [`Ops`]; `reference`, `cpu` and `cuda` implement it and know nothing of the
 //! model. An operation stands here because the model calls it, and is as coarse as the fusion that pays: bias,
 //! activation, residual, rotary embedding, window partition and box bias are parameters, not operations of their own.
 //! There is no broadcasting, no shape inference and no tensor type: an activation is a flat buffer, and every call
@@ -16,6 +16,8 @@
 //!
 //! Dimensions that do not fit their buffers are a defect of the caller: implementations assert, they return errors only
 //! for what a correct program can meet (memory, device).
+
+use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::weights::HostTensor;
@@ -189,14 +191,38 @@ impl<A> Attention<'_, A> {
     }
 }
 
+/// [`Ops::stage`] of a back end whose calls are done when they return.
+pub fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, Duration)> {
+    let start = Instant::now();
+    let result = work()?;
+    Ok((result, start.elapsed()))
+}
+
 /// The operations. Formulas use `y` for the output; shapes are in brackets.
 pub trait Ops: Send + Sync + Sized + 'static {
     /// A flat buffer of activations. `Default` is the empty buffer, without device memory.
     type Act: Default + Send + Sync + 'static;
     /// A weight matrix in the layout this back end multiplies by.
     type Mat: Send + Sync + 'static;
+    /// When some work began and ended.
+    type Clock: Send + 'static;
+
+    // Stages.
+
+    /// Runs `work`, whose calls may be enqueued together when it ends, or when it waits or copies; nothing that is still
+    /// held back happens if it fails.
+    fn stage<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<(T, Self::Clock)>;
+
+    /// What the work of a stage took, once it has ended.
+    fn elapsed(&self, clock: Self::Clock) -> Result<Duration>;
 
     // Memory.
+
+    /// The empty buffer for what only products, attention, norms and sums read, never the residual stream: an
+    /// implementation may keep its elements in fewer bits.
+    fn operand() -> Self::Act {
+        Self::Act::default()
+    }
 
     /// Makes `act` hold at least `len` elements; does nothing if it does. Contents are unspecified after growth.
     fn reserve(&self, act: &mut Self::Act, len: usize) -> Result<()>;

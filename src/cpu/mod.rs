@@ -29,11 +29,12 @@ mod simd;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use isa::Isa;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::ops::{Activation, Attention, Epilogue, Linear, Norm, Ops, Pattern, View};
+use crate::ops::{Activation, Attention, Epilogue, Linear, Norm, Ops, Pattern, View, timed};
 use crate::weights::HostTensor;
 use attention::{Keys, Spec, Turn};
 use gemm::{After, Columns, Rows, Stored, Strided};
@@ -167,6 +168,15 @@ fn boxes_of(boxes: &Buffer, n: usize) -> &[[f32; 4]] {
 impl Ops for CpuOps {
     type Act = Buffer;
     type Mat = Matrix;
+    type Clock = Duration;
+
+    fn stage<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<(T, Duration)> {
+        timed(work)
+    }
+
+    fn elapsed(&self, clock: Duration) -> Result<Duration> {
+        Ok(clock)
+    }
 
     fn reserve(&self, act: &mut Buffer, len: usize) -> Result<()> {
         act.grow(len)

@@ -1,25 +1,56 @@
-//! The driver: whether it is there, a device of it, its memory. All of it is reached through cudarc's thin layer, since a
-//! missing library or symbol makes cudarc panic, and these calls are made only after what they need was seen.
+//! The driver: whether it is there, and a device of it. All of it is reached through cudarc's thin layer, since a missing
+//! library or symbol makes cudarc panic, and these calls are made only after what they need was seen.
 
 use std::ffi::{CString, c_void};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::{DriverError, result, sys};
 
-use super::binaries;
+use super::arena::Kept;
+pub use super::arena::Memory;
+use super::batch::Batches;
+use super::binaries::{self, Binary};
+use super::clock::Events;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What `cuDriverGetVersion` says at least: the kernels' binaries load from CUDA 12.0 on (driver 525).
 const OLDEST_DRIVER: i32 = 12_000;
 
-/// Turns a driver's refusal into an error that says what was tried.
+/// Turns a driver's refusal into an error that says what was tried and, where there is something, what to do.
 pub(super) fn failed(what: &str, e: DriverError) -> Error {
+    use sys::CUresult as R;
     let kind = match e.0 {
-        sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => ErrorKind::OutOfMemory,
+        R::CUDA_ERROR_OUT_OF_MEMORY => ErrorKind::OutOfMemory,
+        R::CUDA_ERROR_NO_BINARY_FOR_GPU
+        | R::CUDA_ERROR_INVALID_IMAGE
+        | R::CUDA_ERROR_INVALID_PTX
+        | R::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => ErrorKind::Unsupported,
         _ => ErrorKind::Device,
     };
+    let advice = match e.0 {
+        R::CUDA_ERROR_OUT_OF_MEMORY => "; close what else uses the device, or use the CPU",
+        R::CUDA_ERROR_NO_DEVICE => {
+            "; see whether nvidia-smi lists one and CUDA_VISIBLE_DEVICES hides none, or use the CPU"
+        }
+        R::CUDA_ERROR_NO_BINARY_FOR_GPU
+        | R::CUDA_ERROR_INVALID_IMAGE
+        | R::CUDA_ERROR_INVALID_PTX
+        | R::CUDA_ERROR_UNSUPPORTED_PTX_VERSION
+        | R::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH => "; update NVIDIA's driver, or use the CPU",
+        // After these the driver refuses everything in this process.
+        R::CUDA_ERROR_ILLEGAL_ADDRESS
+        | R::CUDA_ERROR_LAUNCH_FAILED
+        | R::CUDA_ERROR_LAUNCH_TIMEOUT
+        | R::CUDA_ERROR_HARDWARE_STACK_ERROR
+        | R::CUDA_ERROR_ILLEGAL_INSTRUCTION
+        | R::CUDA_ERROR_MISALIGNED_ADDRESS
+        | R::CUDA_ERROR_INVALID_ADDRESS_SPACE
+        | R::CUDA_ERROR_INVALID_PC
+        | R::CUDA_ERROR_ECC_UNCORRECTABLE => "; the device is lost to this process: start it anew, or use the CPU",
+        _ => "",
+    };
     let name = e.error_name().map_or_else(|_| format!("error {}", e.0 as u32), |name| name.to_string_lossy().into());
-    Error::new(kind, format!("{what}: {name}"))
+    Error::new(kind, format!("{what}: {name}{advice}"))
 }
 
 /// Number of CUDA devices, at least 1.
@@ -30,7 +61,9 @@ pub(super) fn failed(what: &str, e: DriverError) -> Error {
 pub fn devices() -> Result<usize> {
     // SAFETY: loading libcuda runs its initialisers, which every CUDA program relies on being harmless.
     if !unsafe { sys::is_culib_present() } {
-        return Err(Error::new(ErrorKind::Device, "no CUDA: the driver's library libcuda.so.1 was not found"));
+        let message =
+            "no CUDA: the driver's library libcuda.so.1 was not found; install NVIDIA's driver, or use the CPU";
+        return Err(Error::new(ErrorKind::Device, message));
     }
     result::init().map_err(|e| failed("no CUDA: the driver does not start", e))?;
     let mut version = 0;
@@ -38,14 +71,22 @@ pub fn devices() -> Result<usize> {
     unsafe { sys::cuDriverGetVersion(&mut version) }.result().map_err(|e| failed("version of the CUDA driver", e))?;
     if version < OLDEST_DRIVER {
         let (major, minor) = (version / 1000, version % 1000 / 10);
-        let message = format!("no CUDA: expected a driver for CUDA 12.0 or newer, found one for {major}.{minor}");
+        let message = format!(
+            "no CUDA: expected a driver for CUDA 12.0 or newer (525), found one for {major}.{minor}; update it, or use the CPU"
+        );
         return Err(Error::new(ErrorKind::Unsupported, message));
     }
     let count = result::device::get_count().map_err(|e| failed("no CUDA: counting devices", e))?;
     match usize::try_from(count) {
         Ok(count) if count > 0 => Ok(count),
-        _ => Err(Error::new(ErrorKind::Device, "no CUDA: the driver found no device")),
+        _ => Err(failed("no CUDA", DriverError(sys::CUresult::CUDA_ERROR_NO_DEVICE))),
     }
+}
+
+/// Whether there is a driver at all, of whatever age.
+pub fn has_driver() -> bool {
+    // SAFETY: as in `devices`.
+    unsafe { sys::is_culib_present() }
 }
 
 /// What can be said of a device without opening it.
@@ -94,7 +135,7 @@ struct Found {
     device: sys::CUdevice,
     name: String,
     capability: (u32, u32),
-    binary: &'static [u8],
+    binary: &'static Binary,
 }
 
 /// An attribute of a device, 0 for what is negative.
@@ -138,6 +179,10 @@ pub struct Device {
     name: String,
     capability: (u32, u32),
     processors: u32,
+    binary: &'static Binary,
+    kept: Mutex<Kept>,
+    batches: Mutex<Batches>,
+    events: Mutex<Events>,
 }
 
 // SAFETY: the handles are the driver's, which may be used from any thread; `bind` makes the context current first.
@@ -160,12 +205,25 @@ impl Device {
         let context = unsafe { result::primary_ctx::retain(device) }.map_err(|e| failed("context of the device", e))?;
         // From here on `drop` cleans up, also what is still null.
         let (stream, module) = (std::ptr::null_mut(), std::ptr::null_mut());
-        let mut this = Self { context, stream, module, device, name, capability, processors };
+        let mut this = Self {
+            context,
+            stream,
+            module,
+            device,
+            name,
+            capability,
+            processors,
+            binary,
+            kept: Mutex::default(),
+            batches: Mutex::default(),
+            events: Mutex::default(),
+        };
         this.bind()?;
         this.stream = result::stream::create(result::stream::StreamKind::NonBlocking)
             .map_err(|e| failed("stream of the device", e))?;
-        // SAFETY: `choose` gives out a whole cubin, or PTX that ends with a NUL (`binaries_are_what_they_say`).
-        this.module = unsafe { result::module::load_data(binary.as_ptr().cast::<c_void>()) }
+        let image = binary.unpack()?;
+        // SAFETY: `unpack` gives out a whole cubin, or PTX that ends with a NUL.
+        this.module = unsafe { result::module::load_data(image.as_ptr().cast::<c_void>()) }
             .map_err(|e| failed(&format!("loading the kernels for compute capability {major}.{minor}"), e))?;
         Ok(Arc::new(this))
     }
@@ -185,8 +243,25 @@ impl Device {
         self.processors
     }
 
+    /// What the loaded kernels were compiled for, as `sm_90a`.
+    pub fn target(&self) -> &'static str {
+        self.binary.target()
+    }
+
     pub(super) fn stream(&self) -> sys::CUstream {
         self.stream
+    }
+
+    pub(super) fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn batches(&self) -> MutexGuard<'_, Batches> {
+        self.batches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn events(&self) -> MutexGuard<'_, Events> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes the context current on this thread.
@@ -203,20 +278,19 @@ impl Device {
             .map_err(|e| failed(&format!("kernel {name} of the device's binary"), e))
     }
 
+    /// Lets launches of a kernel have more shared memory than the 48 KiB that every kernel may.
+    pub(super) fn allow_shared(&self, function: sys::CUfunction, bytes: u32) -> Result<()> {
+        let which = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        // SAFETY: the function is of this device's module.
+        unsafe { result::function::set_function_attribute(function, which, bytes as i32) }
+            .map_err(|e| failed(&format!("{bytes} bytes of shared memory"), e))
+    }
+
     /// Waits for all enqueued work.
     pub(super) fn synchronize(&self) -> Result<()> {
         self.bind()?;
         // SAFETY: the stream is this device's.
         unsafe { result::stream::synchronize(self.stream) }.map_err(|e| failed("waiting for the device", e))
-    }
-
-    /// Memory of at least one byte, with unspecified contents.
-    pub(super) fn allocate(self: &Arc<Self>, bytes: usize) -> Result<Memory> {
-        self.bind()?;
-        // SAFETY: the stream is this device's, and `Memory` frees the address once, on the same stream.
-        let address = unsafe { result::malloc_async(self.stream, bytes.max(1)) }
-            .map_err(|e| failed(&format!("{bytes} bytes of device memory"), e))?;
-        Ok(Memory { device: self.clone(), address, bytes })
     }
 }
 
@@ -224,94 +298,20 @@ impl Drop for Device {
     fn drop(&mut self) {
         // Nobody is left to be told of a failure, and a context that failed is of no more use.
         let _ = self.bind();
-        // SAFETY: each handle was made by `open`, or is null and skipped, and is not used again. All memory is gone, since
-        // it holds the device.
+        // SAFETY: each handle was made by `open`, or is null and skipped, and is not used again. All memory is gone or kept,
+        // and all clocks, since they hold the device.
         unsafe {
             if !self.stream.is_null() {
                 let _ = result::stream::synchronize(self.stream);
+                self.batches.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+                self.events.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+                self.kept.get_mut().unwrap_or_else(PoisonError::into_inner).release(self.stream);
                 if !self.module.is_null() {
                     let _ = result::module::unload(self.module);
                 }
                 let _ = result::stream::destroy(self.stream);
             }
             let _ = result::primary_ctx::release(self.device);
-        }
-    }
-}
-
-/// Bytes of device memory.
-pub struct Memory {
-    device: Arc<Device>,
-    address: sys::CUdeviceptr,
-    bytes: usize,
-}
-
-impl Memory {
-    /// Where it is, aligned to 256 bytes.
-    pub(super) fn address(&self) -> u64 {
-        self.address
-    }
-
-    /// How much it is.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// The address of `bytes` bytes from `offset` on, which must lie inside.
-    fn span(&self, offset: usize, bytes: usize) -> sys::CUdeviceptr {
-        let end = offset.checked_add(bytes);
-        assert!(
-            end.is_some_and(|end| end <= self.bytes),
-            "expected {bytes} bytes from {offset}, found {} bytes of device memory",
-            self.bytes
-        );
-        self.address + offset as u64
-    }
-
-    /// Copies `src` to the byte `offset`, after all work enqueued before.
-    pub(super) fn write<T: bytemuck::Pod>(&mut self, offset: usize, src: &[T]) -> Result<()> {
-        if src.is_empty() {
-            return Ok(());
-        }
-        let to = self.span(offset, size_of_val(src));
-        self.device.bind()?;
-        // SAFETY: `span` checked the destination. The driver has taken pageable memory over when the call returns.
-        unsafe { result::memcpy_htod_async(to, src, self.device.stream) }
-            .map_err(|e| failed("copying to the device", e))
-    }
-
-    /// Copies from the byte `offset` to `dst`, after all work enqueued before, and waits.
-    pub(super) fn read<T: bytemuck::Pod>(&self, offset: usize, dst: &mut [T]) -> Result<()> {
-        if dst.is_empty() {
-            return Ok(());
-        }
-        let from = self.span(offset, size_of_val(dst));
-        self.device.bind()?;
-        // SAFETY: `span` checked the source; `dst` is borrowed until the stream has been waited for below, on success and
-        // on failure. Any bits are a `Pod`.
-        let copied = unsafe { result::memcpy_dtoh_async(dst, from, self.device.stream) };
-        let waited = self.device.synchronize();
-        copied.map_err(|e| failed("copying from the device", e))?;
-        waited
-    }
-
-    /// Copies all of `src` to the start, after all work enqueued before.
-    pub(super) fn take(&mut self, src: &Memory) -> Result<()> {
-        let to = self.span(0, src.bytes);
-        self.device.bind()?;
-        // SAFETY: `span` checked the destination, the source is whole, and `&mut` keeps them apart. Freeing either is
-        // enqueued behind the copy.
-        unsafe { result::memcpy_dtod_async(to, src.address, src.bytes, self.device.stream) }
-            .map_err(|e| failed("copying on the device", e))
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        if self.device.bind().is_ok() {
-            // SAFETY: `allocate` made the address, and nothing frees it but this. Work that uses it was enqueued before.
-            // A failure can only mean that the context is lost, and the memory with it.
-            let _ = unsafe { result::free_async(self.address, self.device.stream) };
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Every kernel, resolved once at start: a launch looks no name up.
 
+use std::cell::RefCell;
 use std::marker::PhantomData;
 
 use cudarc::driver::sys;
 
 use super::arguments::{Arguments, AttentionArgs, BoxArgs, GemmArgs, NormArgs, PictureArgs, RowsArgs};
 use super::driver::Device;
+use super::tensor_map::{SplitArgs, TmaAttentionArgs, TmaGemmArgs};
 use crate::error::Result;
 
 /// A kernel that takes `A`, with its threads per block and its shared memory.
@@ -16,12 +18,70 @@ pub struct Function<A> {
     arguments: PhantomData<fn(A)>,
 }
 
+/// Shared memory that every launch may have.
+const SHARED_FOR_ALL: u32 = 48 << 10;
+
+/// Where kernels are looked up.
+pub trait Module {
+    /// A kernel by its name, to be launched with so many threads and so much shared memory.
+    fn kernel(&self, name: &'static str, threads: u32, shared_bytes: u32) -> Result<sys::CUfunction>;
+
+    /// Whether those of compute capability 9.0 alone are there.
+    fn has_hopper(&self) -> bool;
+}
+
+impl Module for Device {
+    fn kernel(&self, name: &'static str, _threads: u32, shared_bytes: u32) -> Result<sys::CUfunction> {
+        let function = self.function(name)?;
+        if shared_bytes > SHARED_FOR_ALL {
+            self.allow_shared(function, shared_bytes)?;
+        }
+        Ok(function)
+    }
+
+    fn has_hopper(&self) -> bool {
+        self.capability() == (9, 0)
+    }
+}
+
+/// How a kernel is launched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    /// As the binaries call it.
+    pub name: &'static str,
+    /// Threads of a block.
+    pub threads: u32,
+    /// Bytes of dynamic shared memory, 0 where it depends on the call.
+    pub shared_bytes: u32,
+}
+
+/// Notes down what is looked up.
+struct Names(RefCell<Vec<Kernel>>);
+
+impl Module for Names {
+    fn kernel(&self, name: &'static str, threads: u32, shared_bytes: u32) -> Result<sys::CUfunction> {
+        self.0.borrow_mut().push(Kernel { name, threads, shared_bytes });
+        Ok(std::ptr::null_mut())
+    }
+
+    fn has_hopper(&self) -> bool {
+        true
+    }
+}
+
+/// All kernels there are, for checks without a device.
+pub fn kernels() -> Vec<Kernel> {
+    let names = Names(RefCell::default());
+    // Noting down does not fail.
+    let _ = Functions::load(&names);
+    names.0.into_inner()
+}
+
 impl<A: Arguments> Function<A> {
-    fn new(device: &Device, name: &'static str, threads: u32, shared_bytes: usize) -> Result<Self> {
-        // More needs an attribute of the function, and leaves room for fewer blocks.
-        assert!(shared_bytes <= 48 << 10, "{name}: {shared_bytes} bytes of shared memory");
-        let shared_bytes = shared_bytes as u32;
-        Ok(Self { handle: device.function(name)?, threads, shared_bytes, arguments: PhantomData })
+    fn new(module: &dyn Module, name: &'static str, threads: u32, shared_bytes: usize) -> Result<Self> {
+        let shared_bytes = u32::try_from(shared_bytes).expect("shared memory fits 32 bits");
+        let handle = module.kernel(name, threads, shared_bytes)?;
+        Ok(Self { handle, threads, shared_bytes, arguments: PhantomData })
     }
 }
 
@@ -29,6 +89,36 @@ impl<A: Arguments> Function<A> {
 pub struct Gemm {
     pub(super) function: Function<GemmArgs>,
     pub(super) tile: usize,
+}
+
+/// The kernels of compute capability 9.0 alone, all of one tile of y.
+pub struct Hopper {
+    pub(super) gemm: Function<TmaGemmArgs>,
+    pub(super) conv3x3: Function<TmaGemmArgs>,
+    pub(super) deconv2x2: Function<TmaGemmArgs>,
+    pub(super) split_heads: Function<SplitArgs>,
+    pub(super) attention: Function<TmaAttentionArgs>,
+}
+
+impl Hopper {
+    fn load(d: &dyn Module) -> Result<Self> {
+        // Four stages of 192 × 64 and 256 × 64 bf16, and two barriers each (kernels/gemm_sm90a.cu).
+        let gemm = |name| Function::new(d, name, 512, 4 * (192 + 256) * 64 * 2 + 4 * 2 * 8);
+        Ok(Self {
+            gemm: gemm("gemm_sm90a_192x256x64")?,
+            conv3x3: gemm("conv3x3_sm90a_192x256x64")?,
+            deconv2x2: gemm("deconv2x2_sm90a_192x256x64")?,
+            split_heads: Function::new(d, "split_heads_sm90a", 256, 0)?,
+            // Rows of 64 bf16, of two tiles of 192 queries and four stages of 96 keys and values, and two barriers for
+            // each (kernels/attention_sm90a.cu).
+            attention: Function::new(
+                d,
+                "attention_sm90a_192x96_d64",
+                512,
+                (2 * 192 + 4 * 2 * 96) * 64 * 2 + (2 + 4) * 2 * 8,
+            )?,
+        })
+    }
 }
 
 /// Attention kernels by padded width of a head, with the queries of one block.
@@ -48,14 +138,14 @@ pub struct Functions {
     pub(super) deconv2x2_bf16: Gemm,
     pub(super) attention_f32: Heads,
     pub(super) attention_bf16: Heads,
+    pub(super) attention_join: Function<AttentionArgs>,
     pub(super) layer_norm: Function<NormArgs>,
     pub(super) group_norm_partial: Function<NormArgs>,
     /// Its shared memory, `groups · 8` bytes, depends on the call.
     pub(super) group_norm_apply: Function<NormArgs>,
     pub(super) add: Function<RowsArgs>,
     pub(super) copy: Function<RowsArgs>,
-    pub(super) gather_f32: Function<RowsArgs>,
-    pub(super) gather_bf16: Function<RowsArgs>,
+    pub(super) gather: Function<RowsArgs>,
     pub(super) mean_rows: Function<RowsArgs>,
     pub(super) ingest: Function<PictureArgs>,
     pub(super) patches: Function<PictureArgs>,
@@ -64,11 +154,12 @@ pub struct Functions {
     pub(super) box_sine: Function<BoxArgs>,
     pub(super) box_deltas: Function<BoxArgs>,
     pub(super) box_refine: Function<BoxArgs>,
+    pub(super) hopper: Option<Hopper>,
 }
 
 impl Functions {
     /// Looks all kernels up.
-    pub fn load(d: &Device) -> Result<Self> {
+    pub fn load(d: &dyn Module) -> Result<Self> {
         // Two operands of 16 × 65 floats (kernels/gemm_f32.cu).
         let full =
             |name| -> Result<Gemm> { Ok(Gemm { function: Function::new(d, name, 256, 2 * 16 * 65 * 4)?, tile: 64 }) };
@@ -109,21 +200,22 @@ impl Functions {
                 ],
                 queries: 64,
             },
-            layer_norm: Function::new(d, "layer_norm_f32", 256, 0)?,
-            group_norm_partial: Function::new(d, "group_norm_partial_f32", 256, 0)?,
-            group_norm_apply: Function::new(d, "group_norm_apply_f32", 256, 0)?,
-            add: Function::new(d, "add_f32", 256, 0)?,
-            copy: Function::new(d, "copy_f32", 256, 0)?,
-            gather_f32: Function::new(d, "gather_f32", 256, 0)?,
-            gather_bf16: Function::new(d, "gather_bf16", 256, 0)?,
-            mean_rows: Function::new(d, "mean_rows_f32", 64, 0)?,
+            attention_join: Function::new(d, "attention_join", 256, 0)?,
+            layer_norm: Function::new(d, "layer_norm", 256, 0)?,
+            group_norm_partial: Function::new(d, "group_norm_partial", 256, 0)?,
+            group_norm_apply: Function::new(d, "group_norm_apply", 256, 0)?,
+            add: Function::new(d, "add_rows", 256, 0)?,
+            copy: Function::new(d, "copy_rows", 256, 0)?,
+            gather: Function::new(d, "gather_rows", 256, 0)?,
+            mean_rows: Function::new(d, "mean_rows", 64, 0)?,
             ingest: Function::new(d, "ingest_f32", 256, 0)?,
             patches: Function::new(d, "patches_f32", 256, 0)?,
-            upsample_add: Function::new(d, "upsample_add_f32", 256, 0)?,
+            upsample_add: Function::new(d, "upsample_add", 256, 0)?,
             roi_align: Function::new(d, "roi_align_f32", 128, 0)?,
             box_sine: Function::new(d, "box_sine_f32", 128, 0)?,
             box_deltas: Function::new(d, "box_deltas_f32", 128, 0)?,
             box_refine: Function::new(d, "box_refine_f32", 128, 0)?,
+            hopper: if d.has_hopper() { Some(Hopper::load(d)?) } else { None },
         })
     }
 }

@@ -5,6 +5,7 @@ use std::ffi::c_void;
 use cudarc::driver::result;
 
 use super::arguments::Arguments;
+use super::batch::Launch;
 use super::driver::{Device, failed};
 use super::functions::{Function, Functions};
 use crate::error::Result;
@@ -13,6 +14,10 @@ use crate::error::Result;
 unsafe impl Send for Functions {}
 // SAFETY: as above; nothing behind a handle changes.
 unsafe impl Sync for Functions {}
+// SAFETY: a launch holds such a handle and numbers.
+unsafe impl Send for Launch {}
+// SAFETY: as above.
+unsafe impl Sync for Launch {}
 
 /// Blocks of a launch.
 pub type Grid = [usize; 3];
@@ -32,11 +37,15 @@ impl Device {
             return Ok(());
         }
         let [x, y, z] = grid.map(|n| u32::try_from(n).expect("a grid's side fits 32 bits"));
+        let launch = Launch { function: f.handle, grid: [x, y, z], threads: f.threads, shared, lines: 0 };
+        if self.batches().hold(launch, bytemuck::bytes_of(args)) {
+            return Ok(());
+        }
         self.bind()?;
         let mut params = [(&raw const *args).cast_mut().cast::<c_void>()];
         // SAFETY: `Function<A>` ties the kernel to the type of its one argument, which the driver copies before it returns.
-        // The argument's pointers name memory that the callers in this module's parent checked; it is freed on the same
-        // stream, behind this launch.
+        // The argument's pointers name memory that the callers in this module's parent checked; it is given back on the
+        // same stream, behind this launch.
         unsafe { result::launch_kernel(f.handle, (x, y, z), (f.threads, 1, 1), shared, self.stream(), &mut params) }
             .map_err(|e| failed("launching a kernel", e))
     }

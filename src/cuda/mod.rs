@@ -1,30 +1,48 @@
 //! [`Ops`] on NVIDIA GPUs since Ampere, through the kernels of `kernels/` and nothing but the driver.
 //!
-//! Activations are f32 in device memory: the residual stream, norms, softmax and boxes never leave it. In
-//! [`Precision::Bf16`] weights are stored as bf16, and the operands of matrix products and attention are rounded to it
-//! on their way to the tensor cores, whose sums are f32. [`Precision::F32`] is for checking.
+//! In [`Precision::Bf16`] weights are stored as bf16, and so is what goes into products and attention and nothing else
+//! (the buffers of [`Ops::operand`]). The residual stream, boxes and results are f32 in memory; sums, softmax, norms
+//! and epilogues are f32 everywhere. An operand that is f32 in memory is rounded on its way to the tensor cores.
+//! [`Precision::F32`] is for checking.
 //!
-//! All calls of one [`CudaOps`] are enqueued on one stream, from whatever thread; only a download waits. Buffers grow and
-//! never shrink, so that a warm call allocates nothing; what a call needs beside its output (the ids of a gather, the
-//! partial sums of a group norm) lies behind the output's elements.
+//! All calls of one [`CudaOps`] are enqueued on one stream, from whatever thread; only a download waits. A stream for each
+//! session would keep a device no busier than the encoder alone does, and every picture that sessions share would need
+//! events between their streams.
+//!
+//! Buffers grow and never shrink, and what is given back is kept (`arena`), so that a warm call asks the driver for no
+//! memory; what a call needs beside its output (the ids of a gather, the partial sums of a group norm) lies behind the
+//! output's elements. A stage reaches the driver as one CUDA graph (`batch`, `graph`).
 
+#[allow(unsafe_code)]
+mod arena;
 mod arguments;
 mod attention;
+mod batch;
 mod binaries;
+#[allow(unsafe_code)]
+mod clock;
 mod dense;
 #[allow(unsafe_code)]
 mod driver;
 mod functions;
+#[allow(unsafe_code)]
+mod graph;
 #[allow(unsafe_code)]
 mod launch;
 mod memory;
 mod norm;
 mod picture;
 mod rows;
+#[allow(unsafe_code)]
+mod tensor_map;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-pub use driver::{Device, Listing, devices};
+pub use binaries::{Binary, all as binaries};
+pub use clock::Clock;
+pub use driver::{Device, Listing, devices, has_driver};
+pub use functions::{Kernel, kernels};
 pub use memory::{Act, Mat};
 
 use crate::error::{Error, Result};
@@ -73,7 +91,7 @@ impl CudaOps {
     pub fn new(index: usize, precision: Precision) -> Result<Self> {
         let device = Device::open(index)?;
         device.bind()?;
-        Ok(Self { functions: Functions::load(&device)?, device, precision })
+        Ok(Self { functions: Functions::load(&*device)?, device, precision })
     }
 
     /// The device.
@@ -100,13 +118,26 @@ fn number(act: Activation) -> u32 {
 impl Ops for CudaOps {
     type Act = Act;
     type Mat = Mat;
+    type Clock = Clock;
+
+    fn stage<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<(T, Clock)> {
+        self.device.timed(work)
+    }
+
+    fn elapsed(&self, clock: Clock) -> Result<Duration> {
+        clock.elapsed()
+    }
+
+    fn operand() -> Act {
+        Act::operand()
+    }
 
     fn reserve(&self, act: &mut Act, len: usize) -> Result<()> {
         act.reserve(&self.device, len)
     }
 
     fn upload(&self, src: &[f32], dst: &mut Act) -> Result<()> {
-        dst.reserve(&self.device, src.len())?;
+        dst.output(&self.device, src.len())?;
         dst.write(0, src)
     }
 

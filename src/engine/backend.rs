@@ -4,12 +4,16 @@
 //! session makes, with features passed as `dyn Any` and recognised by the back end that made them.
 
 use std::any::Any;
+use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::cpu::{CpuOps, Isa};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{
-    Control, Exemplar, Grounding, ImageFeatures, Masks, ObjectAnswer, ObjectPrompt, Sam3, Scratch, TextFeatures, Wanted,
+    Control, Exemplar, Grounding, ImageFeatures, Masks, ObjectAnswer, ObjectPrompt, Sam3, Scratch, Stage, TextFeatures,
+    Wanted,
 };
 use crate::ops::Ops;
 use crate::options::{Device, ModelOptions, Precision};
@@ -53,6 +57,8 @@ pub trait Running: Send {
         multimask: bool,
         control: &Control<'_>,
     ) -> Result<ObjectAnswer>;
+    /// What the stages since the last call of this took where they ran, in their order; waits for them.
+    fn take_times(&mut self) -> Vec<(Stage, Duration)>;
 }
 
 /// A back end with a model on it.
@@ -63,7 +69,7 @@ struct OnDevice<O: Ops> {
 
 impl<O: Ops> Loaded for OnDevice<O> {
     fn start(self: Arc<Self>) -> Box<dyn Running> {
-        Box::new(Worker { on: self, scratch: Scratch::default() })
+        Box::new(Worker { on: self, scratch: Scratch::default(), times: Vec::new(), running: VecDeque::new() })
     }
 
     fn mask_side(&self) -> usize {
@@ -75,15 +81,48 @@ impl<O: Ops> Loaded for OnDevice<O> {
 struct Worker<O: Ops> {
     on: Arc<OnDevice<O>>,
     scratch: Scratch<O>,
+    /// Times of stages that have ended.
+    times: Vec<(Stage, Duration)>,
+    /// Clocks of the latest stages, which may still run.
+    running: VecDeque<(Stage, O::Clock)>,
+}
+
+/// Stages that have ended when so many later ones were asked for: a call waits for its answer after four at most.
+const RUNNING: usize = 8;
+
+impl<O: Ops> Worker<O> {
+    /// Runs a stage under its clock.
+    fn timed<T>(&mut self, stage: Stage, work: impl FnOnce(&OnDevice<O>, &mut Scratch<O>) -> Result<T>) -> Result<T> {
+        let (result, clock) = self.on.ops.stage(|| work(&self.on, &mut self.scratch))?;
+        if self.running.len() == RUNNING {
+            self.read_clock();
+        }
+        self.running.push_back((stage, clock));
+        Ok(result)
+    }
+
+    /// Reads the oldest clock. One that cannot be read was broken by what the next download reports.
+    fn read_clock(&mut self) {
+        let Some((stage, clock)) = self.running.pop_front() else { return };
+        let took = self.on.ops.elapsed(clock).unwrap_or_default();
+        match self.times.iter_mut().find(|(known, _)| *known == stage) {
+            Some((_, sum)) => *sum += took,
+            None => self.times.push((stage, took)),
+        }
+    }
 }
 
 impl<O: Ops> Running for Worker<O> {
     fn encode_image(&mut self, rgb: &[u8], wanted: Wanted, control: &Control<'_>) -> Result<Features> {
-        Ok(Arc::new(self.on.model.encode_image(&self.on.ops, rgb, wanted, &mut self.scratch, control)?))
+        self.timed(Stage::EncodeImage, |on, scratch| {
+            Ok(Arc::new(on.model.encode_image(&on.ops, rgb, wanted, scratch, control)?) as Features)
+        })
     }
 
     fn encode_text(&mut self, ids: &[u32], control: &Control<'_>) -> Result<Features> {
-        Ok(Arc::new(self.on.model.encode_text(&self.on.ops, ids, &mut self.scratch, control)?))
+        self.timed(Stage::EncodeText, |on, scratch| {
+            Ok(Arc::new(on.model.encode_text(&on.ops, ids, scratch, control)?) as Features)
+        })
     }
 
     fn ground(
@@ -95,7 +134,7 @@ impl<O: Ops> Running for Worker<O> {
     ) -> Result<Grounding> {
         let image = known::<ImageFeatures<O>>(image)?;
         let text = known::<TextFeatures<O>>(text)?;
-        self.on.model.ground(&self.on.ops, image, text, exemplars, &mut self.scratch, control)
+        self.timed(Stage::Ground, |on, scratch| on.model.ground(&on.ops, image, text, exemplars, scratch, control))
     }
 
     fn masks(
@@ -107,7 +146,9 @@ impl<O: Ops> Running for Worker<O> {
         control: &Control<'_>,
     ) -> Result<Masks> {
         let image = known::<ImageFeatures<O>>(image)?;
-        self.on.model.masks(&self.on.ops, image, grounding, queries, semantic, &mut self.scratch, control)
+        self.timed(Stage::Masks, |on, scratch| {
+            on.model.masks(&on.ops, image, grounding, queries, semantic, scratch, control)
+        })
     }
 
     fn segment(
@@ -118,7 +159,14 @@ impl<O: Ops> Running for Worker<O> {
         control: &Control<'_>,
     ) -> Result<ObjectAnswer> {
         let image = known::<ImageFeatures<O>>(image)?;
-        self.on.model.segment(&self.on.ops, image, prompt, multimask, &mut self.scratch, control)
+        self.timed(Stage::Segment, |on, scratch| on.model.segment(&on.ops, image, prompt, multimask, scratch, control))
+    }
+
+    fn take_times(&mut self) -> Vec<(Stage, Duration)> {
+        while !self.running.is_empty() {
+            self.read_clock();
+        }
+        std::mem::take(&mut self.times)
     }
 }
 
@@ -130,33 +178,73 @@ fn known<T: 'static>(features: &Features) -> Result<&T> {
 /// Most threads of a CPU back end. No machine has more cores; a slip of the finger must not start 100,000 of them.
 const MAX_THREADS: usize = 1024;
 
-/// Loads `checkpoint` on the device that `options` ask for, and says in words which that is.
-pub fn load(checkpoint: &Checkpoint, options: &ModelOptions) -> Result<(Arc<dyn Loaded>, String)> {
+/// A model on a device.
+pub struct Opened {
+    pub loaded: Arc<dyn Loaded>,
+    /// Which device that is, in words.
+    pub device: String,
+    /// Why it is no GPU although one would have been taken.
+    pub passed_over: Option<PassedOver>,
+}
+
+/// Why a model runs on the CPU although the device was left open ([`Device::Auto`]).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PassedOver {
+    /// Whether there is a driver at all. Without one nobody expects a GPU to be used; with one somebody may.
+    pub driver: bool,
+    /// What kept the GPU from being used, and what to do.
+    pub reason: String,
+}
+
+impl fmt::Display for PassedOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+/// Loads `checkpoint` on the device that `options` ask for.
+pub fn load(checkpoint: &Checkpoint, options: &ModelOptions) -> Result<Opened> {
     if let Some(n) = options.threads.filter(|n| !(1..=MAX_THREADS).contains(n)) {
         return Err(Error::invalid(format!("threads: expected 1 to {MAX_THREADS}, found {n}")));
     }
     match options.device {
         #[cfg(feature = "cuda")]
-        Device::Auto if crate::cuda::devices().is_ok() => load_cuda(0, options.precision, checkpoint),
-        Device::Auto | Device::Cpu => {
-            in_f32("cpu", options.precision)?;
-            let isa = options.isa.as_deref().map_or_else(Isa::from_env, Isa::named)?;
-            let ops = CpuOps::new(options.threads, isa)?;
-            let words = format!("CPU, {} threads, {} kernels", ops.threads(), isa.name());
-            Ok((on(ops, checkpoint)?, words))
-        }
+        Device::Auto => match load_any_cuda(options, checkpoint)? {
+            Ok(opened) => Ok(opened),
+            Err(passed_over) => {
+                let refused = |e: Error| match e.kind() {
+                    ErrorKind::Unsupported => e.with_source(passed_over.reason.clone()),
+                    _ => e,
+                };
+                let opened = load_cpu(options, checkpoint).map_err(refused)?;
+                Ok(Opened { passed_over: Some(passed_over), ..opened })
+            }
+        },
+        #[cfg(not(feature = "cuda"))]
+        Device::Auto => load_cpu(options, checkpoint),
+        Device::Cpu => load_cpu(options, checkpoint),
         Device::Reference => {
             in_f32("reference", options.precision)?;
-            Ok((on(ReferenceOps, checkpoint)?, "reference, f64, 1 thread".into()))
+            on(ReferenceOps, checkpoint, "reference, f64, 1 thread".into())
         }
         #[cfg(feature = "cuda")]
         Device::Cuda(index) => load_cuda(index, options.precision, checkpoint),
         #[cfg(not(feature = "cuda"))]
         Device::Cuda(index) => {
-            let message = format!("device cuda:{index}: this build has no CUDA back end; use --device cpu");
+            let message = format!("device cuda:{index}: this build has no CUDA back end; use the CPU");
             Err(Error::new(ErrorKind::Unsupported, message))
         }
     }
+}
+
+/// Loads `checkpoint` on the CPU.
+fn load_cpu(options: &ModelOptions, checkpoint: &Checkpoint) -> Result<Opened> {
+    in_f32("cpu", options.precision)?;
+    let isa = options.isa.as_deref().map_or_else(Isa::from_env, Isa::named)?;
+    let ops = CpuOps::new(options.threads, isa)?;
+    let words = format!("CPU, {} threads, {} kernels", ops.threads(), isa.name());
+    on(ops, checkpoint, words)
 }
 
 /// What back ends without matrix units for short floats have to say about a wish for them.
@@ -170,9 +258,32 @@ fn in_f32(device: &str, precision: Precision) -> Result<()> {
     }
 }
 
+/// Loads `checkpoint` on the first GPU that can take it, or says why there is none.
+#[cfg(feature = "cuda")]
+fn load_any_cuda(options: &ModelOptions, checkpoint: &Checkpoint) -> Result<Result<Opened, PassedOver>> {
+    use crate::cuda;
+
+    let count = match cuda::devices() {
+        Ok(count) => count,
+        Err(e) => return Ok(Err(PassedOver { driver: cuda::has_driver(), reason: e.to_string() })),
+    };
+    let mut reasons = Vec::new();
+    for index in 0..count {
+        match load_cuda(index, options.precision, checkpoint) {
+            Ok(opened) => return Ok(Ok(opened)),
+            // A damaged checkpoint is as damaged on a CPU.
+            Err(e) if !matches!(e.kind(), ErrorKind::Device | ErrorKind::Unsupported | ErrorKind::OutOfMemory) => {
+                return Err(e);
+            }
+            Err(e) => reasons.push(e.to_string()),
+        }
+    }
+    Ok(Err(PassedOver { driver: true, reason: reasons.join("; ") }))
+}
+
 /// Loads `checkpoint` on the CUDA device of this index.
 #[cfg(feature = "cuda")]
-fn load_cuda(index: usize, wished: Precision, checkpoint: &Checkpoint) -> Result<(Arc<dyn Loaded>, String)> {
+fn load_cuda(index: usize, wished: Precision, checkpoint: &Checkpoint) -> Result<Opened> {
     use crate::cuda::{self, CudaOps};
 
     let precision = match wished {
@@ -180,15 +291,19 @@ fn load_cuda(index: usize, wished: Precision, checkpoint: &Checkpoint) -> Result
         Precision::F32 => cuda::Precision::F32,
         Precision::Bf16 => cuda::Precision::Bf16,
     };
-    let ops = CudaOps::new(index, precision)?;
+    let place = |e: Error| e.at(format!("device cuda:{index}"));
+    let ops = CudaOps::new(index, precision).map_err(place)?;
     let (major, minor) = ops.device().capability();
     let words = format!("cuda:{index}, {}, compute capability {major}.{minor}, {precision:?}", ops.device().name());
-    Ok((on(ops, checkpoint)?, words))
+    on(ops, checkpoint, words).map_err(|e| match e.kind() {
+        ErrorKind::Device | ErrorKind::OutOfMemory => place(e),
+        _ => e,
+    })
 }
 
-fn on<O: Ops>(ops: O, checkpoint: &Checkpoint) -> Result<Arc<dyn Loaded>> {
+fn on<O: Ops>(ops: O, checkpoint: &Checkpoint, device: String) -> Result<Opened> {
     let model = Sam3::load(&ops, checkpoint)?;
-    Ok(Arc::new(OnDevice { ops, model }))
+    Ok(Opened { loaded: Arc::new(OnDevice { ops, model }), device, passed_over: None })
 }
 
 /// What this machine offers.
@@ -209,6 +324,8 @@ pub struct Machine {
     pub memory: Option<(u64, u64)>,
     /// NVIDIA GPUs that there are kernels for; none in a build without CUDA, and where there is no driver.
     pub gpus: Vec<Gpu>,
+    /// Why there is no GPU, or why some that are there are not listed; `None` in a build without CUDA.
+    pub passed_over: Option<PassedOver>,
 }
 
 /// An NVIDIA GPU.
@@ -228,7 +345,7 @@ pub struct Gpu {
 impl Machine {
     /// Looks at the machine. Fails if `SAM3_ISA` names an instruction set that is not there.
     pub fn look() -> Result<Self> {
-        let gpus = gpus();
+        let (gpus, passed_over) = gpus();
         Ok(Self {
             cpu: std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| processor(&text)),
             cores: crate::cpu::physical_cores(),
@@ -237,6 +354,7 @@ impl Machine {
             devices: devices(&gpus).map(|d| d.to_string()).collect(),
             memory: std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| memory(&text)),
             gpus,
+            passed_over,
         })
     }
 }
@@ -246,22 +364,30 @@ fn devices(gpus: &[Gpu]) -> impl Iterator<Item = Device> {
     gpus.iter().map(|gpu| Device::Cuda(gpu.index)).chain([Device::Cpu, Device::Reference])
 }
 
-/// GPUs that there are kernels for.
+/// GPUs that there are kernels for, and what is wrong with the others.
 #[cfg(feature = "cuda")]
-fn gpus() -> Vec<Gpu> {
-    use crate::cuda::{Listing, devices};
+fn gpus() -> (Vec<Gpu>, Option<PassedOver>) {
+    use crate::cuda::{Listing, devices, has_driver};
 
-    let gpu = |index| {
-        let Listing { name, capability, memory } = Listing::of(index).ok()?;
-        Some(Gpu { index, name, capability, memory })
+    let count = match devices() {
+        Ok(count) => count,
+        // No driver is no failure: there is the CPU.
+        Err(e) => return (Vec::new(), Some(PassedOver { driver: has_driver(), reason: e.to_string() })),
     };
-    // No driver is no failure: there is the CPU.
-    (0..devices().unwrap_or(0)).filter_map(gpu).collect()
+    let (mut gpus, mut reasons) = (Vec::new(), Vec::new());
+    for index in 0..count {
+        match Listing::of(index) {
+            Ok(Listing { name, capability, memory }) => gpus.push(Gpu { index, name, capability, memory }),
+            Err(e) => reasons.push(format!("cuda:{index}: {e}")),
+        }
+    }
+    let reason = Some(reasons.join("; ")).filter(|r| !r.is_empty());
+    (gpus, reason.map(|reason| PassedOver { driver: true, reason }))
 }
 
 #[cfg(not(feature = "cuda"))]
-fn gpus() -> Vec<Gpu> {
-    Vec::new()
+fn gpus() -> (Vec<Gpu>, Option<PassedOver>) {
+    (Vec::new(), None)
 }
 
 /// The first processor's name: a line of its own on x86, on Arm only the numbers of its maker and its design.

@@ -12,14 +12,14 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub use backend::{Gpu, Machine};
+pub use backend::{Gpu, Machine, PassedOver};
 pub use session::{CancelHandle, ImageEmbedding, Session};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::ModelOptions;
 use crate::text::Tokenizer;
 use crate::weights::{Blob, Checkpoint, Config, Summary};
-use backend::{Features, Loaded};
+use backend::{Features, Loaded, Opened};
 
 /// Phrases whose features are kept. At the published size one is 32 KiB (32 tokens of 256 f32), so all are 8 MiB.
 const TEXT_CACHE: usize = 256;
@@ -46,6 +46,9 @@ pub struct ModelInfo {
     pub checkpoint: Summary,
     /// The device, in words.
     pub device: String,
+    /// Why it is not a GPU although [`crate::Device::Auto`] left that open; `None` where it is one, where another device
+    /// was asked for, and in a build without CUDA.
+    pub passed_over: Option<PassedOver>,
     /// Where the tokenizer came from, in words; `None` for a model without a text encoder.
     pub tokenizer: Option<&'static str>,
 }
@@ -91,11 +94,12 @@ impl Model {
 
     fn build(checkpoint: &Checkpoint, tokenizer: Option<Tokenizer>, options: &ModelOptions) -> Result<Self> {
         checkpoint.verify()?;
-        let (loaded, device) = backend::load(checkpoint, options)?;
+        let Opened { loaded, device, passed_over } = backend::load(checkpoint, options)?;
         let info = ModelInfo {
             config: checkpoint.config().clone(),
             checkpoint: checkpoint.summary(),
             device,
+            passed_over,
             tokenizer: tokenizer.as_ref().map(|t| t.source()),
         };
         Ok(Self(Arc::new(Inner { loaded, tokenizer, info, texts: Mutex::default() })))

@@ -10,7 +10,7 @@ pub const SAM3_LOG_OFF: u32 = 0;
 pub const SAM3_LOG_ERROR: u32 = 1;
 /// Calls that failed otherwise, cancelled ones aside.
 pub const SAM3_LOG_WARN: u32 = 2;
-/// Models that were opened.
+/// Models that were opened, and why not on a GPU where that was left open.
 pub const SAM3_LOG_INFO: u32 = 3;
 /// Every call with the time of its stages.
 pub const SAM3_LOG_DEBUG: u32 = 4;

@@ -69,6 +69,9 @@ fn opened(log: Log, how: &str, open: impl FnOnce() -> Result<Model>) -> Result<s
         let (tensors, bytes, device) = (info.checkpoint.tensors, info.checkpoint.bytes, &info.device);
         format!("{how}: {tensors} tensors, {bytes} bytes on {device} in {:.3} s", start.elapsed().as_secs_f64())
     });
+    if let Some(why) = &info.passed_over {
+        log.line(SAM3_LOG_INFO, || format!("{how}: not on a GPU: {why}"));
+    }
     let device = c_string(&info.device);
     Ok(sam3_model { model, log, device })
 }
@@ -273,6 +276,7 @@ pub unsafe extern "C" fn sam3_model_get_info(
 }
 
 /// Frees this handle. NULL is ignored. If it was the last one of its model, this waits for the model's threads to end.
+/// Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_model_free(model: *mut sam3_model) {
     // SAFETY: the caller's promise, see the module's text.

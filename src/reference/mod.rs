@@ -22,8 +22,10 @@ mod rows;
 pub use buffer::{Buffer, Matrix};
 pub use math::{erf, erfc};
 
+use std::time::Duration;
+
 use crate::error::Result;
-use crate::ops::{Activation, Attention, Epilogue, Linear, Norm, Ops, View};
+use crate::ops::{Activation, Attention, Epilogue, Linear, Norm, Ops, View, timed};
 use crate::weights::HostTensor;
 
 /// The reference back end; has no state.
@@ -33,6 +35,15 @@ pub struct ReferenceOps;
 impl Ops for ReferenceOps {
     type Act = Buffer;
     type Mat = Matrix;
+    type Clock = Duration;
+
+    fn stage<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<(T, Duration)> {
+        timed(work)
+    }
+
+    fn elapsed(&self, clock: Duration) -> Result<Duration> {
+        Ok(clock)
+    }
 
     fn reserve(&self, act: &mut Buffer, len: usize) -> Result<()> {
         act.reserve(len)

@@ -140,6 +140,13 @@ impl Server {
         listener.set_nonblocking(true).map_err(|e| io("cannot listen", e))?;
         let addr = listener.local_addr().map_err(|e| io("cannot listen", e))?;
         let app = Arc::new(App::new(model, Options { addr, ..options })?);
+        let about = app.model.info();
+        match &about.passed_over {
+            Some(why) => {
+                app.log.info("model", &[("device", (*about.device).into()), ("no_gpu", why.reason.clone().into())])
+            }
+            None => app.log.info("model", &[("device", (*about.device).into())]),
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("http")

@@ -1,9 +1,10 @@
 //! An implementation with a small fault in every operation, to prove that the suite finds it in each case.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use sam3::Result;
-use sam3::ops::{Activation, Attention, Epilogue, Linear, Norm, Ops, View};
+use sam3::ops::{Activation, Attention, Epilogue, Linear, Norm, Ops, View, timed};
 use sam3::reference::{Buffer, Matrix, ReferenceOps};
 use sam3::weights::HostTensor;
 
@@ -56,6 +57,15 @@ fn norm(n: &Norm<Spoiled>) -> Norm<ReferenceOps> {
 impl Ops for Spoiled {
     type Act = Buffer;
     type Mat = Matrix;
+    type Clock = Duration;
+
+    fn stage<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<(T, Duration)> {
+        timed(work)
+    }
+
+    fn elapsed(&self, clock: Duration) -> Result<Duration> {
+        Ok(clock)
+    }
 
     fn reserve(&self, act: &mut Buffer, len: usize) -> Result<()> {
         ReferenceOps.reserve(act, len)

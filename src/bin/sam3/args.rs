@@ -87,7 +87,7 @@ pub fn model_args() -> [Arg; 3] {
             .long("device")
             .value_name("DEVICE")
             .default_value("auto")
-            .help("auto, cpu, cuda[:N], or reference (slow f64 loops, for checking)"),
+            .help("auto (a GPU if one works), cpu, cuda[:N], or reference (slow f64 loops, for checking)"),
         Arg::new("threads")
             .long("threads")
             .value_name("N")

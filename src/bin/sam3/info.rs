@@ -1,6 +1,6 @@
 //! `sam3 info`.
 
-use sam3::{Model, Result};
+use sam3::{Gpu, Model, Result};
 
 use crate::args;
 use crate::outputs::say;
@@ -22,8 +22,19 @@ fn machine() -> Result<String> {
         format!("cores         {}\n", machine.cores),
         format!("kernels       {} chosen; here: {}\n", machine.isa, machine.isas.join(", ")),
         format!("devices       {}\n", machine.devices.join(", ")),
+        machine.gpus.iter().map(gpu).collect(),
+        machine.passed_over.map(|why| format!("no GPU        {why}\n")).unwrap_or_default(),
     ]
     .concat())
+}
+
+fn gpu(gpu: &Gpu) -> String {
+    let (major, minor) = gpu.capability;
+    let memory = match gpu.memory {
+        Some((all, free)) => format!(", {:.1} of {:.1} GB free", free as f64 / 1e9, all as f64 / 1e9),
+        None => String::new(),
+    };
+    format!("cuda:{:<8} {}, compute capability {major}.{minor}{memory}\n", gpu.index, gpu.name)
 }
 
 fn model(name: &str, model: &Model) -> String {
@@ -53,6 +64,7 @@ fn model(name: &str, model: &Model) -> String {
         format!("weights       {}\n", weights(&info.config)),
         format!("tensors       {tensors} with {parameters:.1} M parameters, {bytes:.1} MB, {types}\n"),
         format!("runs on       {}\n", info.device),
+        info.passed_over.as_ref().filter(|p| p.driver).map(|why| format!("not on a GPU  {why}\n")).unwrap_or_default(),
         format!(
             "picture       {size}×{size} px, patches of {patch} px, {layers} layers of {width}, windows of {window}\n"
         ),

@@ -34,6 +34,10 @@ pub fn run(args: &Segment) -> Result<()> {
         let _ = writeln!(std::io::stderr(), "sam3: no --model named, so this is {origin}");
     }
 
+    if let Some(why) = model.info().passed_over.as_ref().filter(|why| why.driver) {
+        let _ = writeln!(std::io::stderr(), "sam3: on the CPU, not on a GPU: {why}");
+    }
+
     let mut session = model.session();
     let bar = progress::show(&mut session);
     let answer = session.run(&picture.view(), &prompts, &args.options);
