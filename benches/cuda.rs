@@ -43,19 +43,24 @@ fn noise(n: usize, seed: u64) -> Vec<f32> {
     (0..n).map(|_| (uniform() + uniform() + uniform() + uniform()) * 1.7).collect()
 }
 
-/// An operand of products.
-fn operand(ops: &CudaOps, n: usize, seed: u64) -> Result<Act> {
+/// What is no operand: a residual, a bias.
+fn floats(ops: &CudaOps, n: usize, seed: u64) -> Result<Act> {
     let mut act = Act::default();
     ops.upload(&noise(n, seed), &mut act)?;
+    Ok(act)
+}
+
+/// An operand of products, stored as the model has it.
+fn operand(ops: &CudaOps, n: usize, seed: u64) -> Result<Act> {
+    let mut act = CudaOps::operand();
+    ops.copy(View::new(&floats(ops, n, seed)?, n), 1, n, &mut act, 0)?;
     Ok(act)
 }
 
 fn layer(ops: &CudaOps, n: usize, k: usize) -> Result<Linear<CudaOps>> {
     let scaled = noise(n * k, 7).into_iter().map(|v| v / (k as f32).sqrt()).collect();
     let w = ops.matrix(&[HostTensor::from_f32("w", &[n, k], scaled)?])?;
-    let mut b = Act::default();
-    ops.upload(&noise(n, 9), &mut b)?;
-    Ok(Linear { w, b: Some(b), n, k })
+    Ok(Linear { w, b: Some(floats(ops, n, 9)?), n, k })
 }
 
 /// What lies in the cache is something else.
@@ -119,8 +124,9 @@ fn kernels() -> Result<()> {
         ("fc1", mlp, c, Activation::Gelu, false),
         ("fc2", c, mlp, Activation::None, true),
     ] {
-        let (x, l, add) = (operand(&ops, t * k, 1)?, layer(&ops, n, k)?, operand(&ops, t * n, 2)?);
-        let mut y = Act::default();
+        let (x, l, add) = (operand(&ops, t * k, 1)?, layer(&ops, n, k)?, floats(&ops, t * n, 2)?);
+        // The residual stream is f32, what goes into the next product is not.
+        let mut y = if residual { Act::default() } else { CudaOps::operand() };
         let times = measure(&ops, flush, || {
             let add = residual.then(|| View::new(&add, n));
             ops.linear(View::new(&x, k), &l, t, Epilogue { add, act }, &mut y)
@@ -130,7 +136,7 @@ fn kernels() -> Result<()> {
     for scale in [1, 2, 4] {
         let side = grid * scale;
         let (x, l) = (operand(&ops, side * side * d, 1)?, layer(&ops, d, 9 * d)?);
-        let mut y = Act::default();
+        let mut y = CudaOps::operand();
         let times = measure(&ops, flush, || ops.conv3x3(&x, &l, side, side, &mut y))?;
         let facts = json!({ "kind": "conv3x3", "side": side, "channels": d, "flop": 18 * side * side * d * d });
         say(&format!("conv3x3_{side}"), facts, times);
@@ -139,7 +145,7 @@ fn kernels() -> Result<()> {
     let head = c / heads;
     let qkv = operand(&ops, t * 3 * c, 3)?;
     let column = |i: usize| View::columns(&qkv, i * c, 3 * c);
-    let pad = operand(&ops, c, 4)?;
+    let pad = floats(&ops, c, 4)?;
     for windows in [true, false] {
         let tokens = if windows { size * size } else { t };
         let mut rope = Rope { cos: Act::default(), sin: Act::default(), tokens };
@@ -153,7 +159,7 @@ fn kernels() -> Result<()> {
             }
             false => Pattern::Full,
         };
-        let mut y = Act::default();
+        let mut y = CudaOps::operand();
         let times = measure(&ops, flush, || {
             let spec = Attention { rope: Some(&rope), pattern: pattern(), ..Attention::full(heads, head, t, t) };
             ops.attention(column(0), column(1), column(2), &spec, &mut y)
@@ -166,7 +172,7 @@ fn kernels() -> Result<()> {
     }
     let (queries, heads) = (if tiny() { 5 } else { 201 }, if tiny() { 2 } else { 8 });
     let (q, kv) = (operand(&ops, queries * d, 1)?, operand(&ops, t * 2 * d, 2)?);
-    let mut y = Act::default();
+    let mut y = CudaOps::operand();
     let times = measure(&ops, flush, || {
         let spec = Attention::full(heads, d / heads, queries, t);
         ops.attention(View::new(&q, d), View::columns(&kv, 0, 2 * d), View::columns(&kv, d, 2 * d), &spec, &mut y)

@@ -1,7 +1,8 @@
 // Attention on tensor cores by mma.sync (sm_80), after FlashAttention-2 (Dao, 2023): 4 warps of 16 queries, 64 keys at a
 // time; scores, softmax and the output's sums in f32 registers. Queries and keys are turned and rounded on their way to
-// shared memory.
+// shared memory. Where queries are few and keys many, the keys are split among blocks, and `attention_join` adds up.
 #include "ptx/mma.cuh"
+#include "tile/grid.cuh"
 #include "tile/heads.cuh"
 
 namespace attention_bf16 {
@@ -15,6 +16,11 @@ template <u32 Width> DEVICE u32 chunk_at(u32 row, u32 chunk) {
     return row * Width * 2 + ((chunk ^ turn) * 16);
 }
 
+/// Where a share of the keys leaves its largest score, its sum of exponentials and its output before the division.
+DEVICE size_t partial_at(const AttentionArgs& a, u32 split, u32 head, u32 query) {
+    return ((static_cast<size_t>(split) * a.heads + head) * a.queries + query) * (2 + a.head_dim);
+}
+
 /// `Width`: the head's, rounded up to 32, 64 or 128.
 template <u32 Width> DEVICE void run(const AttentionArgs& a) {
     DYNAMIC_SHARED(shared);
@@ -23,13 +29,14 @@ template <u32 Width> DEVICE void run(const AttentionArgs& a) {
     u8* const vs = ks + KEYS * Width * 2;     // [KEYS][Width]
     const u32 t = threadIdx.x, lane = t % 32, warp = t / 32, q0 = blockIdx.x * QUERIES;
 
-    const auto put = [&](u8* to, u32 row, u32 i, float x, float y) {
-        *reinterpret_cast<u32*>(to + chunk_at<Width>(row, i / 4) + i % 4 * 4) = cvt_bf16x2(x, y);
+    constexpr u32 ROW = Width / 8, EACH = KEYS * ROW / THREADS;
+    const auto put = [&](u8* to, u32 e, const uint4& x) {
+        *reinterpret_cast<uint4*>(to + chunk_at<Width>(e / ROW, e % ROW)) = x;
     };
-    for (u32 e = t; e < QUERIES * Width / 2; e += THREADS) {
-        const u32 q = e / (Width / 2), i = e % (Width / 2);
-        const float2 pair = query_pair(a, q0 + q, i);
-        put(qs, q, i, pair.x, pair.y);
+#pragma unroll
+    for (u32 i = 0; i < EACH; i++) {
+        const u32 e = t + i * THREADS;
+        put(qs, e, query8(a, q0 + e / ROW, e % ROW));
     }
     __syncthreads();
     u32 q[Width / 16][4];
@@ -38,15 +45,34 @@ template <u32 Width> DEVICE void run(const AttentionArgs& a) {
         ldmatrix_x4(q[c], qs + chunk_at<Width>(warp * 16 + lane % 16, c * 2 + lane / 16));
 
     float out[Width / 8][4] = {}, largest[2] = {-INFINITY, -INFINITY}, sum[2] = {};
-    const u32 keys = last_key(a, q0 + QUERIES);
-    for (u32 k0 = 0; k0 < keys; k0 += KEYS) {
-        for (u32 e = t; e < KEYS * Width / 2; e += THREADS) {
-            const u32 k = e / (Width / 2), i = e % (Width / 2);
-            const float2 pair = key_pair(a, k0 + k, i);
-            put(ks, k, i, pair.x, pair.y);
-            put(vs, k, i, value(a, k0 + k, 2 * i), value(a, k0 + k, 2 * i + 1));
+    u32 first = 0, keys = last_key(a, q0 + QUERIES);
+    if (a.splits > 1) {
+        // This block's share of the keys; the host gives each at least one.
+        const u32 share = div_up(div_up(a.keys, KEYS), a.splits) * KEYS;
+        first = blockIdx.z * share;
+        keys = min_u32(keys, first + share);
+    }
+    // The next keys and values wait in registers while these are multiplied, if there are registers left.
+    constexpr bool AHEAD = Width <= 64;
+    uint4 next_k[EACH], next_v[EACH];
+    const auto fetch = [&](u32 k0) {
+#pragma unroll
+        for (u32 i = 0; i < EACH; i++) {
+            const u32 e = t + i * THREADS;
+            next_k[i] = key8(a, k0 + e / ROW, e % ROW);
+            next_v[i] = value8(a, k0 + e / ROW, e % ROW);
+        }
+    };
+    if (AHEAD && first < keys) fetch(first);
+    for (u32 k0 = first; k0 < keys; k0 += KEYS) {
+        if (!AHEAD) fetch(k0);
+#pragma unroll
+        for (u32 i = 0; i < EACH; i++) {
+            put(ks, t + i * THREADS, next_k[i]);
+            put(vs, t + i * THREADS, next_v[i]);
         }
         __syncthreads();
+        if (AHEAD && k0 + KEYS < keys) fetch(k0 + KEYS);
         float s[KEYS / 8][4] = {};
 #pragma unroll
         for (u32 c = 0; c < Width / 16; c++) {
@@ -115,15 +141,37 @@ template <u32 Width> DEVICE void run(const AttentionArgs& a) {
         sum[h] += __shfl_xor_sync(0xffffffffu, sum[h], 1);
         sum[h] += __shfl_xor_sync(0xffffffffu, sum[h], 2);
         const u32 query = q0 + warp * 16 + lane / 4 + h * 8;
+        if (a.splits > 1) {
+            if (query >= a.queries) continue;
+            float* const to = a.partial + partial_at(a, blockIdx.z, blockIdx.y, query);
+            if (lane % 4 == 0) {
+                to[0] = largest[h];
+                to[1] = sum[h];
+            }
+#pragma unroll
+            for (u32 c = 0; c < Width / 8; c++) {
+#pragma unroll
+                for (u32 e = 0; e < 2; e++) {
+                    const u32 column = c * 8 + lane % 4 * 2 + e;
+                    if (column < a.head_dim) to[2 + column] = out[c][h * 2 + e];
+                }
+            }
+            continue;
+        }
         const int row = query < a.queries ? row_of(a, query) : -1;
         if (row < 0) continue;
-        float* const y = a.y + static_cast<size_t>(row) * a.heads * a.head_dim + blockIdx.y * a.head_dim;
+        const size_t at = head_at(a, static_cast<u32>(row), a.heads * a.head_dim);
+        const bool half = a.half & HALF_Y;
+        const float scale = 1.0f / sum[h];
 #pragma unroll
         for (u32 c = 0; c < Width / 8; c++) {
-#pragma unroll
-            for (u32 e = 0; e < 2; e++) {
-                const u32 column = c * 8 + lane % 4 * 2 + e;
-                if (column < a.head_dim) y[column] = out[c][h * 2 + e] / sum[h];
+            const u32 column = c * 8 + lane % 4 * 2;
+            const float x = out[c][h * 2] * scale, y = out[c][h * 2 + 1] * scale;
+            if (a.head_dim % 2 == 0) {
+                if (column < a.head_dim) store2(a.y, at + column, half, x, y);
+            } else {
+                if (column < a.head_dim) store(a.y, at + column, half, x);
+                if (column + 1 < a.head_dim) store(a.y, at + column + 1, half, y);
             }
         }
     }
@@ -139,4 +187,26 @@ KERNEL void LAUNCH_BOUNDS(128) attention_bf16_64x64_d64(const GRID_CONSTANT Atte
 }
 KERNEL void LAUNCH_BOUNDS(128) attention_bf16_64x64_d128(const GRID_CONSTANT AttentionArgs a) {
     attention_bf16::run<128>(a);
+}
+
+/// Joins the shares of the keys: `Σ out·e^(largest - L) / Σ sum·e^(largest - L)`, `L` the largest of all; an element a
+/// thread. Those who see none of a share's keys leave `-inf`, whose factor is 0.
+KERNEL void LAUNCH_BOUNDS(256) attention_join(const GRID_CONSTANT AttentionArgs a) {
+    using namespace attention_bf16;
+    const u32 columns = a.heads * a.head_dim;
+    const size_t count = static_cast<size_t>(a.queries) * columns;
+    for (size_t i = first_element(); i < count; i += all_threads()) {
+        const u32 query = static_cast<u32>(i / columns), head = static_cast<u32>(i % columns) / a.head_dim;
+        const u32 column = static_cast<u32>(i % a.head_dim);
+        float largest = -INFINITY;
+        for (u32 s = 0; s < a.splits; s++) largest = fmaxf(largest, a.partial[partial_at(a, s, head, query)]);
+        float out = 0.0f, sum = 0.0f;
+        for (u32 s = 0; s < a.splits; s++) {
+            const float* const from = a.partial + partial_at(a, s, head, query);
+            const float factor = exp2f((from[0] - largest) * LOG2E);
+            out += from[2 + column] * factor;
+            sum += from[1] * factor;
+        }
+        store(a.y, i, a.half & HALF_Y, out / sum);
+    }
 }

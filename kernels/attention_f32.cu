@@ -74,7 +74,7 @@ template <u32 Width> DEVICE void run(const AttentionArgs& a) {
         const float all = warp_sum(sum[e]);
         const int row = q < a.queries ? row_of(a, q) : -1;
         if (row < 0) continue;
-        float* const y = a.y + static_cast<size_t>(row) * a.heads * a.head_dim + blockIdx.y * a.head_dim;
+        float* const y = static_cast<float*>(a.y) + static_cast<size_t>(row) * a.heads * a.head_dim + blockIdx.y * a.head_dim;
 #pragma unroll
         for (u32 c = 0; c < Width / 32; c++) {
             if (c * 32 + lane < a.head_dim) y[c * 32 + lane] = out[e][c] / all;

@@ -1,5 +1,5 @@
-// GEMM on tensor cores by mma.sync (sm_80): bf16 operands, f32 sums. Activations are f32 in memory and rounded on their
-// way to shared memory through registers; weights are bf16 and come by cp.async. Two stages of 32 of k.
+// GEMM on tensor cores by mma.sync (sm_80): bf16 operands, f32 sums. Weights and activations of bf16 come to shared
+// memory by cp.async; activations of f32 are rounded on their way through registers. Two stages of 32 of k.
 #include "ptx/async.cuh"
 #include "ptx/mma.cuh"
 #include "tile/epilogue.cuh"
@@ -13,7 +13,23 @@ constexpr u32 STEP = 32;
 /// chunk of eight rows over all banks, so that ldmatrix meets no conflict.
 DEVICE u32 chunk_at(u32 row, u32 chunk) { return row * 64 + ((chunk ^ (row / 2 % 4)) * 16); }
 
-/// `Tile × Tile` of y by `Tile / 32 · Tile / 32 / Area` warps, each `32·Area × 32`. `Dot`: w is f32 activations.
+/// Elements `(i, k .. k + 8)` of an operand of bf16 to shared memory: by cp.async where they lie together and aligned.
+template <bool Conv> DEVICE void half8(const GemmArgs& a, u32 i, u32 k, u8* to) {
+    if (together<Conv>(a, k)) {
+        const size_t at = operand_at<Conv>(a, i, k);
+        if (at == NOWHERE) {
+            *reinterpret_cast<uint4*>(to) = {};
+            return;
+        }
+        const u16* const x = static_cast<const u16*>(a.x) + at;
+        if (reinterpret_cast<size_t>(x) % 16 == 0) return cp_async_16(to, x, true);
+    }
+    float apart[8];
+    operand8_apart<Conv>(a, i, k, apart);
+    *reinterpret_cast<uint4*>(to) = pack8(apart);
+}
+
+/// `Tile × Tile` of y by `Tile / 32 · Tile / 32 / Area` warps, each `32·Area × 32`. `Dot`: w is an activation.
 template <u32 Tile, u32 Area, bool Conv, bool Deconv, bool Dot> DEVICE void run(const GemmArgs& a) {
     constexpr u32 WARPS_M = Tile / (32 * Area), WARPS_N = Tile / 32, THREADS = WARPS_M * WARPS_N * 32;
     constexpr u32 CHUNKS = Tile * 4 / THREADS;
@@ -27,18 +43,27 @@ template <u32 Tile, u32 Area, bool Conv, bool Deconv, bool Dot> DEVICE void run(
 
     GemmArgs b = a;  // the right operand of a dot, read like the left one
     if (Dot) {
-        b.x = static_cast<const float*>(a.w);
+        b.x = a.w;
         b.m = a.n;
         b.ldx = a.ldw;
+        b.half = a.half & HALF_W ? u32(HALF_X) : 0u;
     }
+    // An operand of f32 passes through registers, so that its loads overlap the products of the step before.
     float xr[CHUNKS][8], wr[Dot ? CHUNKS : 1][8];
     const auto fetch = [&](u32 step) {
-        u8* const ws = shared + step % 2 * STAGE + OPERAND;
+        u8* const xs = shared + step % 2 * STAGE;
+        u8* const ws = xs + OPERAND;
 #pragma unroll
         for (u32 i = 0; i < CHUNKS; i++) {
             const u32 c = t + i * THREADS, row = c / 4, k = step * STEP + c % 4 * 8;
-            operand8<Conv>(a, row0 + row, k, xr[i]);
-            if (Dot) {
+            if (a.half & HALF_X) {
+                half8<Conv>(a, row0 + row, k, xs + chunk_at(row, c % 4));
+            } else {
+                operand8<Conv>(a, row0 + row, k, xr[i]);
+            }
+            if (Dot && b.half) {
+                half8<false>(b, column0 + row, k, ws + chunk_at(row, c % 4));
+            } else if (Dot) {
                 operand8<false>(b, column0 + row, k, wr[Dot ? i : 0]);
             } else {
                 const u16* const w = static_cast<const u16*>(a.w);
@@ -53,9 +78,9 @@ template <u32 Tile, u32 Area, bool Conv, bool Deconv, bool Dot> DEVICE void run(
         u8* const xs = shared + step % 2 * STAGE;
 #pragma unroll
         for (u32 i = 0; i < CHUNKS; i++) {
-            const u32 c = t + i * THREADS, row = c / 4;
-            *reinterpret_cast<uint4*>(xs + chunk_at(row, c % 4)) = pack8(xr[i]);
-            if (Dot) *reinterpret_cast<uint4*>(xs + OPERAND + chunk_at(row, c % 4)) = pack8(wr[Dot ? i : 0]);
+            const u32 c = t + i * THREADS, at = chunk_at(c / 4, c % 4);
+            if (!(a.half & HALF_X)) *reinterpret_cast<uint4*>(xs + at) = pack8(xr[i]);
+            if (Dot && !b.half) *reinterpret_cast<uint4*>(xs + OPERAND + at) = pack8(wr[Dot ? i : 0]);
         }
     };
 
@@ -95,6 +120,7 @@ template <u32 Tile, u32 Area, bool Conv, bool Deconv, bool Dot> DEVICE void run(
     // stands in the code once.
     float* const tile = reinterpret_cast<float*>(shared);
     static_assert(64 * Tile * 4 == 2 * STAGE, "64 rows of sums take the place of the stages");
+    const bool pairs = in_pairs<Deconv>(a);
     for (u32 pass = 0; pass < Tile / 64; pass++) {
         __syncthreads();
         if (wm / 64 == pass) {
@@ -111,9 +137,15 @@ template <u32 Tile, u32 Area, bool Conv, bool Deconv, bool Dot> DEVICE void run(
             }
         }
         __syncthreads();
+        if (pairs) {
 #pragma unroll 1
-        for (u32 e = t; e < 64 * Tile; e += THREADS)
-            finish<Deconv>(a, row0 + pass * 64 + e / Tile, column0 + e % Tile, tile[e]);
+            for (u32 e = 2 * t; e < 64 * Tile; e += 2 * THREADS)
+                finish2<Deconv>(a, row0 + pass * 64 + e / Tile, column0 + e % Tile, tile[e], tile[e + 1]);
+        } else {
+#pragma unroll 1
+            for (u32 e = t; e < 64 * Tile; e += THREADS)
+                finish<Deconv>(a, row0 + pass * 64 + e / Tile, column0 + e % Tile, tile[e]);
+        }
     }
 }
 

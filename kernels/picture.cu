@@ -1,35 +1,35 @@
 // Pixels, patches, upsampling, and RoI align.
-#include "tile/arguments.cuh"
+#include "tile/element.cuh"
 #include "tile/grid.cuh"
 
 /// `y[i] = (rgb[i] - 127.5) / 127.5` of `count` bytes
 KERNEL void LAUNCH_BOUNDS(256) ingest_f32(const GRID_CONSTANT PictureArgs a) {
     const u8* const rgb = static_cast<const u8*>(a.x);
-    for (size_t i = first_element(); i < a.count; i += all_threads()) a.y[i] = (rgb[i] - 127.5f) / 127.5f;
+    for (size_t i = first_element(); i < a.count; i += all_threads())
+        static_cast<float*>(a.y)[i] = (rgb[i] - 127.5f) / 127.5f;
 }
 
 /// `y[(i, j), (c, dy, dx)] = x[(i·p + dy, j·p + dx), c]`
 KERNEL void LAUNCH_BOUNDS(256) patches_f32(const GRID_CONSTANT PictureArgs a) {
-    const float* const x = static_cast<const float*>(a.x);
     const u32 p = a.size, across = a.width / p;
     const size_t count = static_cast<size_t>(a.height) * a.width * a.channels;
     for (size_t i = first_element(); i < count; i += all_threads()) {
         const u32 length = a.channels * p * p, patch = static_cast<u32>(i / length);
         const u32 e = static_cast<u32>(i % length), c = e / (p * p), dy = e / p % p, dx = e % p;
         const size_t pixel = static_cast<size_t>(patch / across * p + dy) * a.width + patch % across * p + dx;
-        a.y[i] = x[pixel * a.channels + c];
+        static_cast<float*>(a.y)[i] = load(a.x, pixel * a.channels + c, a.half & HALF_X);
     }
 }
 
 /// `y[i, j] = x[⌊i·h/oh⌋, ⌊j·w/ow⌋] + skip[i, j]`
-KERNEL void LAUNCH_BOUNDS(256) upsample_add_f32(const GRID_CONSTANT PictureArgs a) {
-    const float* const x = static_cast<const float*>(a.x);
+KERNEL void LAUNCH_BOUNDS(256) upsample_add(const GRID_CONSTANT PictureArgs a) {
     const size_t count = static_cast<size_t>(a.out_height) * a.out_width * a.channels;
     for (size_t i = first_element(); i < count; i += all_threads()) {
         const u32 pixel = static_cast<u32>(i / a.channels), c = static_cast<u32>(i % a.channels);
         const u32 row = pixel / a.out_width * a.height / a.out_height;
         const u32 column = pixel % a.out_width * a.width / a.out_width;
-        a.y[i] = x[(static_cast<size_t>(row) * a.width + column) * a.channels + c] + a.skip[i];
+        const float x = load(a.x, (static_cast<size_t>(row) * a.width + column) * a.channels + c, a.half & HALF_X);
+        store(a.y, i, a.half & HALF_Y, x + load(a.skip, i, a.half & HALF_ADD));
     }
 }
 
@@ -83,14 +83,13 @@ DEVICE float sample_at(const Bins& b, u32 i, u32 s) {
 /// `y[n, c, i, j]`: the mean of the bilinear samples of bin `(i, j)` of box `n`; a thread per element, neighbouring
 /// threads on neighbouring channels.
 KERNEL void LAUNCH_BOUNDS(128) roi_align_f32(const GRID_CONSTANT PictureArgs a) {
-    const float* const x = static_cast<const float*>(a.x);
     const u32 size = a.size, bins_of_box = size * size;
     const size_t count = static_cast<size_t>(a.count) * bins_of_box * a.channels;
     for (size_t e = first_element(); e < count; e += all_threads()) {
         const u32 c = static_cast<u32>(e % a.channels);
         const u32 bin = static_cast<u32>(e / a.channels % bins_of_box);
         const u32 n = static_cast<u32>(e / a.channels / bins_of_box);
-        const float* const box = a.skip + n * 4;
+        const float* const box = static_cast<const float*>(a.skip) + n * 4;
         const Bins across = bins(box[0], box[2], size), down = bins(box[1], box[3], size);
         float sum = 0.0f;
         for (u32 sy = 0; sy < down.grid; sy++) {
@@ -100,14 +99,14 @@ KERNEL void LAUNCH_BOUNDS(128) roi_align_f32(const GRID_CONSTANT PictureArgs a) 
                 const Between z = between(sample_at(across, bin % size, sx), a.width);
                 if (!z.inside) continue;
                 const auto pixel = [&](u32 i, u32 j) {
-                    return x[(static_cast<size_t>(i) * a.width + j) * a.channels + c];
+                    return load(a.x, (static_cast<size_t>(i) * a.width + j) * a.channels + c, a.half & HALF_X);
                 };
                 const float top = pixel(y.low, z.low) * (1.0f - z.part) + pixel(y.low, z.high) * z.part;
                 const float bottom = pixel(y.high, z.low) * (1.0f - z.part) + pixel(y.high, z.high) * z.part;
                 sum += top * (1.0f - y.part) + bottom * y.part;
             }
         }
-        a.y[(static_cast<size_t>(n) * a.channels + c) * bins_of_box + bin] =
+        static_cast<float*>(a.y)[(static_cast<size_t>(n) * a.channels + c) * bins_of_box + bin] =
             sum / static_cast<float>(down.grid * across.grid);
     }
 }

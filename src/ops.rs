@@ -218,6 +218,12 @@ pub trait Ops: Send + Sync + Sized + 'static {
 
     // Memory.
 
+    /// The empty buffer for what only products, attention, norms and sums read, never the residual stream: an
+    /// implementation may keep its elements in fewer bits.
+    fn operand() -> Self::Act {
+        Self::Act::default()
+    }
+
     /// Makes `act` hold at least `len` elements; does nothing if it does. Contents are unspecified after growth.
     fn reserve(&self, act: &mut Self::Act, len: usize) -> Result<()>;
 

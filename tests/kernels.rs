@@ -284,7 +284,7 @@ fn a_planted_kernel_is_found_out() {
     assert_eq!(warps(&Kernel { shared_bytes: 100 << 10, ..kernel }, 32, "sm_86"), 0);
     // Two instructions, HMMA and STL, put into the place of a real kernel's last ones.
     let binary = binaries().iter().find(|b| b.target() == "sm_80").unwrap().unpack().unwrap();
-    let (elf, name) = (Elf(&binary), "add_f32");
+    let (elf, name) = (Elf(&binary), "add_rows");
     let text = elf.sections()[&*format!(".text.{name}")];
     let end = elf.u64(elf.header(text) + 24) + elf.u64(elf.header(text) + 32);
     let mut planted = binary.clone();

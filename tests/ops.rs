@@ -49,14 +49,14 @@ fn reference_conforms_to_itself() {
         suite.finish();
     }
     operations.sort_unstable();
-    // The trait's functions without `reserve`, `upload` and `matrix`, which the cases of the others call, and the two that
-    // only say when work is done and how long it took (tests/gpu).
+    // The trait's functions without `operand`, `reserve`, `upload` and `matrix`, which the cases of the others call, and the
+    // two that only say when work is done and how long it took (tests/gpu).
     let source = include_str!("../src/ops.rs");
     let body = &source[source.find("pub trait Ops").expect("the trait")..];
     let mut functions: Vec<_> = body
         .lines()
         .filter_map(|line| line.trim_start().strip_prefix("fn ")?.split(['(', '<']).next())
-        .filter(|name| !["stage", "elapsed", "reserve", "upload", "matrix"].contains(name))
+        .filter(|name| !["stage", "elapsed", "operand", "reserve", "upload", "matrix"].contains(name))
         .collect();
     functions.sort_unstable();
     assert_eq!(operations, functions);
@@ -113,22 +113,83 @@ fn cpu_boxes() {
     cpu("boxes");
 }
 
-/// The CUDA back end in its checking precision, on the device there is or on the simulated one.
+/// The CUDA back end, on the device there is or on the simulated one.
 #[cfg(feature = "cuda")]
 mod cuda {
-    use sam3::cuda::{CudaOps, Precision, devices};
+    use sam3::cuda::{CudaOps, Listing, Precision, devices};
+
+    /// Says to a test that it is the child process of one.
+    const CHILD: &str = "SAM3_TEST_IN_HALF";
+
+    /// Beside the simulator, and on a machine that is known to have a GPU, nothing may be skipped.
+    fn required() -> bool {
+        std::env::var_os("SAM3_REQUIRE_CUDA").is_some_and(|v| v == "1")
+    }
 
     fn conforms(group: &str) {
-        // Beside the simulator, and on a machine that is known to have a GPU, nothing may be skipped.
-        let required = std::env::var_os("SAM3_REQUIRE_CUDA").is_some_and(|v| v == "1");
         match devices() {
-            Err(e) if !required => println!("skipped: {e}"),
+            Err(e) if !required() => println!("skipped: {e}"),
             Err(e) => panic!("{e}"),
             Ok(_) => {
                 let make = |_| CudaOps::new(0, Precision::F32).expect("the device opens");
                 super::conformance("cuda f32", group, make).finish();
             }
         }
+    }
+
+    /// In half precision: on the kernels for Ampere, and on a Hopper of one multiprocessor, for which its kernels are never
+    /// too large; copies and products as early and as late as they may happen. Each in a process of its own, since the
+    /// driver reads its settings from the environment.
+    fn conforms_in_half(group: &str) {
+        if std::env::var_os(CHILD).is_some() {
+            super::ops::harness::use_half();
+            let make = |_| CudaOps::new(0, Precision::Bf16).expect("the device opens");
+            return super::conformance("cuda bf16", group, make).finish();
+        }
+        if let Err(e) = devices() {
+            assert!(!required(), "{e}");
+            return println!("skipped: {e}");
+        }
+        let settings: &[[&str; 3]] = if Listing::of(0).is_ok_and(|device| device.name == "CPU simulator") {
+            &[["80", "late", "132"], ["90", "early", "1"], ["90", "late", "1"]]
+        } else {
+            // A real driver knows nothing of these.
+            &[["", "", ""]]
+        };
+        for [capability, order, processors] in settings {
+            let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+            command.args(["--exact", &format!("cuda::{group}_in_half"), "--nocapture"]).env(CHILD, "1");
+            command.env("SAM3_SIM_CAPABILITY", capability).env("SAM3_SIM_ASYNC", order);
+            let output = command.env("SAM3_SIM_PROCESSORS", processors).output().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "capability {capability}, {order}: {text}");
+            println!("capability {capability}, {order}: {text}");
+        }
+    }
+
+    #[test]
+    fn dense_in_half() {
+        conforms_in_half("dense");
+    }
+
+    #[test]
+    fn attention_in_half() {
+        conforms_in_half("attention");
+    }
+
+    #[test]
+    fn norm_in_half() {
+        conforms_in_half("norm");
+    }
+
+    #[test]
+    fn rows_in_half() {
+        conforms_in_half("rows");
+    }
+
+    #[test]
+    fn picture_in_half() {
+        conforms_in_half("picture");
     }
 
     #[test]

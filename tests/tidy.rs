@@ -27,6 +27,7 @@ const UNSAFE: [&str; 13] = [
     "src/cuda/driver.rs",
     "src/cuda/graph.rs",
     "src/cuda/launch.rs",
+    "src/cuda/tensor_map.rs",
 ];
 
 /// The back ends and what stands on them.

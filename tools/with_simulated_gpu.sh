@@ -13,7 +13,7 @@ root="$(cd "$(dirname "$0")/.." && pwd)"
 folder="$root/target/simulated-gpu${SAM3_SIM_SANITIZE:+-sanitized}"
 mkdir -p "$folder"
 flags=(-std=c++17 -O2 -fPIC -fno-strict-aliasing -ffp-contract=off -fvisibility=hidden -ftls-model=initial-exec
-    -Wall -Wextra -Werror -Wno-unknown-pragmas)
+    -Wall -Wextra -Werror -Wno-unknown-pragmas -Wno-psabi)
 if [ -n "${SAM3_SIM_SANITIZE:-}" ]; then
     flags+=(-g -fsanitize=address,undefined -fno-omit-frame-pointer)
 fi

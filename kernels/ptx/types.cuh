@@ -8,6 +8,7 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 
 #define DEVICE __device__ __forceinline__
+#define METHOD __device__ __forceinline__
 #define KERNEL extern "C" __global__
 #define GRID_CONSTANT __grid_constant__
 /// Threads of a block and, where the compiler is told, blocks that a multiprocessor should hold.

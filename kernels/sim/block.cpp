@@ -151,11 +151,14 @@ Thread* next_from(u32 place) {
     return nullptr;
 }
 
-/// Chooses the thread after the current one, or, with a seed, now and then any.
+/// Chooses the thread after the current one, or, with a seed, now and then any. Where none can go on, a copy ends.
 Thread* next() {
     const u32 n = static_cast<u32>(block->threads.size());
-    if (block->options.seed && next_random() % 8 == 0) return next_from(next_random() % n);
-    return next_from((block->place[current->linear] + 1) % n);
+    const bool any = block->options.seed && next_random() % 8 == 0;
+    const u32 place = any ? next_random() % n : (block->place[current->linear] + 1) % n;
+    Thread* t = next_from(place);
+    while (!t && !block->error[0] && run_late_load()) t = next_from(place);
+    return t;
 }
 
 void resume(Thread* t) {
@@ -197,6 +200,7 @@ void fiber_main() {
                 for (const Copy& c : g) real |= c.copy;
             if (real) fail("thread %u ends with copies in flight", self->linear);
         }
+        self->fenced = false;
         self->state = State::done;
         block->alive--;
         release_barrier();
@@ -250,6 +254,9 @@ void run_block(Block& b) {
             b.place[t] = place++;
         }
     }
+    for (Group& g : b.groups) g = Group();
+    b.barriers.clear();
+    b.loads.clear();
     std::vector<int>& unused = fibers().unused;
     unused.clear();
     for (int i = static_cast<int>(n); i-- > 0;) unused.push_back(i);
@@ -271,6 +278,10 @@ void run_block(Block& b) {
         }
         fail("deadlock: %u of %u threads of block (%u, %u, %u) never ended; thread %u waits at %s", b.alive, n,
              b.index.x, b.index.y, b.index.z, stuck ? stuck->linear : 0, stuck ? stuck->site : "?");
+    }
+    if (!b.error[0] && !b.loads.empty()) fail("%zu copies that nobody waited for", b.loads.size());
+    for (const Group& g : b.groups) {
+        if (!b.error[0] && !(g.open.empty() && g.committed.empty())) fail("products that nobody waited for");
     }
 }
 
@@ -305,6 +316,10 @@ u32 next_random() {
 
 void make_ready(u32 thread) { block->threads[thread].state = State::ready; }
 
+void maybe_give_turn() {
+    if (block->options.seed && next_random() % 2) give_turn();
+}
+
 void wait_at(const char* site) {
     current->site = site;
     current->state = State::blocked;
@@ -319,7 +334,7 @@ void block_barrier(const char* site) {
         return;
     }
     release_barrier();
-    if (block->options.seed && next_random() % 2) give_turn();
+    maybe_give_turn();
 }
 
 Outcome launch(Dim grid, Dim size, size_t shared_bytes, Entry entry, void* args, Options options) {
@@ -334,6 +349,7 @@ Outcome launch(Dim grid, Dim size, size_t shared_bytes, Entry entry, void* args,
     b.shared_bytes = shared_bytes;
     b.threads.resize(n);
     b.warps.resize((n + 31) / 32);
+    b.groups.resize((n + 127) / 128);
     b.order.resize(n);
     b.place.resize(n);
     // Exactly as long as asked for, so that AddressSanitizer sees what lies beyond.

@@ -2,6 +2,7 @@
 #pragma once
 #include "sim.h"
 
+#include <map>
 #include <vector>
 
 namespace sim {
@@ -25,6 +26,8 @@ struct Thread {
     /// cp.async copies since the last commit, and committed groups in order.
     std::vector<Copy> open;
     std::vector<std::vector<Copy>> groups;
+    /// A wgmma.fence since the last wait.
+    bool fenced = false;
 };
 
 struct Warp {
@@ -32,6 +35,43 @@ struct Warp {
     WarpOp op = WarpOp::sync;
     const char* site = "";
     void* operands[32] = {};
+};
+
+/// An mbarrier.
+struct Barrier {
+    u32 count, pending;
+    /// Expected and not yet come; a copy may be faster than the thread that expects it.
+    int bytes;
+    u32 parity;
+    std::vector<u32> waiting;
+};
+
+/// A box on its way from global memory.
+struct Load {
+    u8* to;
+    TensorMap map;
+    u64* barrier;
+    int at[3];
+};
+
+/// A wgmma, with the registers of all its threads.
+struct Product {
+    u32 columns = 0;
+    bool from_registers = false, accumulate = false;
+    u64 left = 0, right = 0;
+    float* d[128] = {};
+    const u32* left_registers[128] = {};
+    /// What the registers held, where they were taken away.
+    std::vector<float> saved;
+};
+
+/// Four warps that multiply together.
+struct Group {
+    u32 arrived = 0;
+    const char* site = "";
+    const void* parts[128] = {};
+    std::vector<Product> open;
+    std::vector<std::vector<Product>> committed;
 };
 
 struct Block {
@@ -43,6 +83,9 @@ struct Block {
     size_t shared_bytes = 0;
     std::vector<Thread> threads;
     std::vector<Warp> warps;
+    std::vector<Group> groups;
+    std::map<u64*, Barrier> barriers;
+    std::vector<Load> loads;
     /// Order in which threads get their turn, and the place of each in it.
     std::vector<u32> order, place;
     u32 alive = 0, at_barrier = 0, random = 1;
@@ -57,8 +100,14 @@ void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
 /// Gives the turn away until another fiber makes this thread ready.
 void wait_at(const char* site);
 void make_ready(u32 thread);
+/// With a seed, now and then lets others go first.
+void maybe_give_turn();
 /// Leaves the block for good if it failed.
 void leave_if_failed();
 u32 next_random();
+/// Where a byte of a swizzled operand lies, from where it would lie without.
+u8* swizzled(u8* p);
+/// Does the copy that has waited longest; false if there is none.
+bool run_late_load();
 
 }  // namespace sim

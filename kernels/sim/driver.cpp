@@ -17,7 +17,7 @@
 //   SAM3_SIM_FAIL_LAUNCH=N      the N-th launch is refused
 //   SAM3_SIM_FAULT=N            the N-th launch breaks the context: it and all later calls fail, as after a fault
 //   SAM3_SIM_LOG=PATH           one line for each call that does something is appended to this file
-#include "../sm80.cu"
+#include "../sm90a.cu"
 
 #include <atomic>
 #include <chrono>
@@ -61,9 +61,12 @@ std::map<std::string, Function> functions = {
     FUNCTION(conv3x3_bf16_64x64x32), FUNCTION(conv3x3_bf16_128x128x32), FUNCTION(deconv2x2_bf16_64x64x32),
     FUNCTION(attention_f32_16x32_d32), FUNCTION(attention_f32_16x32_d64), FUNCTION(attention_f32_16x32_d128),
     FUNCTION(attention_bf16_64x64_d32), FUNCTION(attention_bf16_64x64_d64), FUNCTION(attention_bf16_64x64_d128),
-    FUNCTION(layer_norm_f32), FUNCTION(group_norm_partial_f32), FUNCTION(group_norm_apply_f32),
-    FUNCTION(add_f32), FUNCTION(copy_f32), FUNCTION(gather_f32), FUNCTION(gather_bf16), FUNCTION(mean_rows_f32),
-    FUNCTION(ingest_f32), FUNCTION(patches_f32), FUNCTION(upsample_add_f32), FUNCTION(roi_align_f32),
+    FUNCTION(attention_join),
+    FUNCTION(gemm_sm90a_192x256x64), FUNCTION(conv3x3_sm90a_192x256x64), FUNCTION(deconv2x2_sm90a_192x256x64),
+    FUNCTION(split_heads_sm90a), FUNCTION(attention_sm90a_192x96_d64),
+    FUNCTION(layer_norm), FUNCTION(group_norm_partial), FUNCTION(group_norm_apply),
+    FUNCTION(add_rows), FUNCTION(copy_rows), FUNCTION(gather_rows), FUNCTION(mean_rows),
+    FUNCTION(ingest_f32), FUNCTION(patches_f32), FUNCTION(upsample_add), FUNCTION(roi_align_f32),
     FUNCTION(box_sine_f32), FUNCTION(box_deltas_f32), FUNCTION(box_refine_f32),
 };
 #undef FUNCTION
@@ -337,6 +340,21 @@ API cuFuncSetAttribute(Function* f, int attribute, int value) {
     // Bytes of dynamic shared memory.
     if (attribute != 8 || value < 0 || static_cast<u32>(value) > most_shared()) return INVALID_VALUE;
     f->most_shared = static_cast<u32>(value);
+    return OK;
+}
+API cuTensorMapEncodeTiled(TensorMap* map, int type, u32 rank, void* base, const u64* length, const u64* stride,
+                           const u32* box, const u32* steps, int interleave, int swizzle, int, int fill) {
+    // Of what the driver takes, bf16 in three dimensions in swizzled rows of 128 bytes, with zeros outside.
+    if (type != 9 || rank != 3 || interleave != 0 || swizzle != 3 || fill != 0) return INVALID_VALUE;
+    if (reinterpret_cast<u64>(map) % 64 || reinterpret_cast<u64>(base) % 16 || box[0] != 64) return INVALID_VALUE;
+    for (int d = 0; d < 3; d++) {
+        if (!length[d] || length[d] > 1ull << 32 || !box[d] || box[d] > 256 || steps[d] != 1) return INVALID_VALUE;
+    }
+    if (stride[0] % 16 || stride[1] % 16 || stride[0] >= 1ull << 40 || stride[1] >= 1ull << 40) return INVALID_VALUE;
+    const u64 bytes = stride[1] * (length[2] - 1) + stride[0] * (length[1] - 1) + length[0] * 2;
+    if (!allocated(reinterpret_cast<u64>(base), bytes)) return INVALID_VALUE;
+    sim::encode_tensor_map(*map, base, {length[0], length[1], length[2]}, {stride[0], stride[1]},
+                           {box[0], box[1], box[2]});
     return OK;
 }
 API cuLaunchKernel(Function* f, u32 gx, u32 gy, u32 gz, u32 bx, u32 by, u32 bz, u32 shared, void*, void** params,

@@ -4,7 +4,8 @@
 // happen when all 32 lanes have arrived at the same source line, and report divergence otherwise. cp.async runs either
 // EARLY, when issued, or LATE, when waited for, its destination holding NaN until then: a kernel must be right in both.
 // A seed other than 0 shuffles the order of warps and switches fibers where the hardware might. Shared memory starts as
-// NaN. Not modelled: reordering of memory accesses, bank conflicts, time.
+// NaN. What Hopper adds is in hopper.cpp. Not modelled: reordering of memory accesses (fences do nothing), bank conflicts,
+// clusters, time.
 #pragma once
 #include <math.h>
 #include <stddef.h>
@@ -16,11 +17,14 @@ typedef uint16_t u16;
 typedef uint32_t u32;
 typedef uint64_t u64;
 
-struct float2 {
+struct alignas(8) float2 {
     float x, y;
 };
 struct alignas(16) float4 {
     float x, y, z, w;
+};
+struct alignas(8) uint2 {
+    u32 x, y;
 };
 struct alignas(16) uint4 {
     u32 x, y, z, w;
@@ -76,6 +80,34 @@ struct Mma {
     u32 b0, b1;
 };
 
+}  // namespace sim
+
+struct alignas(64) TensorMap {
+    u64 opaque[16];
+};
+
+namespace sim {
+
+void encode_tensor_map(TensorMap& to, const void* base, const u64 (&length)[3], const u64 (&stride)[2],
+                       const u32 (&box)[3]);
+void barrier_init(u64* barrier, u32 count);
+void barrier_arrive(u64* barrier, u32 bytes);
+void barrier_wait(u64* barrier, u32 parity, const char* site);
+void load_box(void* to, const TensorMap* map, u64* barrier, int c0, int c1, int c2);
+
+struct WgmmaOperands {
+    float* d;
+    u32 columns;
+    /// Null where the left operand is in shared memory.
+    const u32* left_registers;
+    u64 left, right;
+    bool accumulate;
+};
+void product_fence();
+void product(const WgmmaOperands& operands, const char* site);
+void product_commit(const char* site);
+void product_wait(int pending, const char* site);
+
 void cp_async(void* shared, const void* global, bool copy);
 void cp_async_commit();
 void cp_async_wait(int pending);
@@ -96,6 +128,7 @@ inline float shuffle_xor(float value, int lane_mask, const char* site) {
 #define SIM_SITE (__FILE__ ":" SIM_TEXT(__LINE__))
 
 #define DEVICE static inline __attribute__((always_inline))
+#define METHOD inline __attribute__((always_inline))
 #define KERNEL extern "C"
 #define GRID_CONSTANT
 #define LAUNCH_BOUNDS(...)
@@ -143,6 +176,35 @@ static inline float __fdiv_rn(float a, float b) { return a / b; }
 static inline void cp_async_16(void* shared, const void* global, bool copy) { sim::cp_async(shared, global, copy); }
 static inline void cp_async_commit() { sim::cp_async_commit(); }
 template <int N> static inline void cp_async_wait() { sim::cp_async_wait(N); }
+
+static inline float ex2(float x) { return exp2f(x); }
+static inline float rcp(float x) { return 1.0f / x; }
+
+static inline u32 shared_address(const void* p) {
+    return static_cast<u32>(static_cast<const u8*>(p) - sim::shared_memory());
+}
+static inline void mbarrier_init(u64* barrier, u32 count) { sim::barrier_init(barrier, count); }
+static inline void mbarrier_init_fence() {}
+static inline void mbarrier_arrive(u64* barrier) { sim::barrier_arrive(barrier, 0); }
+static inline void mbarrier_arrive_expect_tx(u64* barrier, u32 bytes) { sim::barrier_arrive(barrier, bytes); }
+#define mbarrier_wait(barrier, parity) sim::barrier_wait(barrier, parity, SIM_SITE)
+static inline void tma_load_3d(void* to, const TensorMap* map, u64* barrier, int c0, int c1, int c2) {
+    sim::load_box(to, map, barrier, c0, c1, c2);
+}
+
+template <int Count> static inline void setmaxnreg_dec() {}
+template <int Count> static inline void setmaxnreg_inc() {}
+static inline void wgmma_fence() { sim::product_fence(); }
+#define wgmma_commit() sim::product_commit(SIM_SITE)
+template <int Pending> static inline void wgmma_wait() { sim::product_wait(Pending, "wgmma.wait_group"); }
+template <int Count> static inline void wgmma_result(float (&)[Count]) {}
+/// As on the device (ptx/wgmma.cuh); a mistake there shows on hardware only.
+static inline u64 wgmma_operand(const void* p) {
+    return (shared_address(p) & 0x3ffff) >> 4 | 1ull << 16 | static_cast<u64>(1024 >> 4) << 32 | 1ull << 62;
+}
+#define wgmma_m64n128k16(d, a, b, accumulate) sim::product({d, 128, nullptr, a, b, accumulate}, SIM_SITE)
+#define wgmma_m64n96k16(d, a, b, accumulate) sim::product({d, 96, nullptr, a, b, accumulate}, SIM_SITE)
+#define wgmma_m64n64k16_registers(d, a, b, accumulate) sim::product({d, 64, a, 0, b, accumulate}, SIM_SITE)
 
 /// Round to nearest, ties to even, as cvt.rn.bf16x2.f32; NaN becomes 0x7fff.
 static inline u32 sim_bf16(float x) {

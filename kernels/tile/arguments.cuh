@@ -6,17 +6,22 @@
 /// What ends a GEMM or a normalisation; the numbers are `Activation`'s.
 enum : u32 { ACT_NONE = 0, ACT_GELU = 1, ACT_RELU = 2 };
 
+/// Which of the pointers are to bf16, the others being to f32: the left and right input, the addend, the output.
+/// Attention: queries, keys, values, output.
+enum : u32 { HALF_X = 1, HALF_W = 2, HALF_ADD = 4, HALF_Y = 8 };
+
 /// `y[m, n] = act(x · wᵀ + bias + add)`.
 struct GemmArgs {
-    const float* x;     // rows of k, ldx apart; conv3x3: pixels [height·width, channels]
-    const void* w;      // [n, k], rows ldw apart: bf16, or f32 for the checking precision and for activations
+    const void* x;      // rows of k, ldx apart; conv3x3: pixels [height·width, channels]
+    const void* w;      // [n, k], rows ldw apart: bf16, or f32 for the checking precision; activations for a dot
     const float* bias;  // [n] or null
-    const float* add;   // rows like y's, ld_add apart, or null
-    float* y;
+    const void* add;    // rows like y's, ld_add apart, or null
+    void* y;
     u32 m, n, k, ldx, ldw, ld_add;
     u32 act;
     u32 height, width;  // convolutions: the input's grid
     u32 channels;       // conv3x3: input channels; deconv2x2: output channels
+    u32 half, reserved;
 };
 
 /// Which keys a query sees; the numbers are the order of `Pattern`'s variants.
@@ -24,46 +29,48 @@ enum : u32 { SEE_ALL = 0, SEE_CAUSAL = 1, SEE_WINDOW = 2, SEE_BOXES = 3 };
 
 /// `y = softmax(rope(q)·rope(k)ᵀ·scale + bias)·v`; grid: blocks of queries, heads, windows.
 struct AttentionArgs {
-    const float *q, *k, *v;          // rows of heads·head_dim, ld? apart
+    const void *q, *k, *v;           // rows of heads·head_dim, ld? apart
     const float *cos, *sin;          // [tokens, head_dim / 2] or null
     const float *pad_k, *pad_v;      // [heads·head_dim], windows only
     const float *by, *bx;            // [queries - first, height or width, heads], boxes only
-    float* y;                        // [queries, heads·head_dim]
+    void* y;                         // [queries, heads·head_dim]
+    float* partial;                  // where keys are split: [splits, heads, queries, 2 + head_dim], see attention_bf16.cu
     u32 ldq, ldk, ldv;
     u32 heads, head_dim;
     u32 queries, keys;               // of one window, where there are windows
     u32 pattern, height, width, size, first;
+    u32 splits;
     float scale;
-    u32 reserved;
+    u32 half, reserved;
 };
 
 struct NormArgs {
-    const float* x;  // rows of width, ldx apart
+    const void* x;   // rows of width, ldx apart
     const float *gamma, *beta;
-    float* y;        // [rows, width]
+    void* y;         // [rows, width]
     float* partial;  // group norm: [groups, chunks, 3] of count, mean, sum of squared deviations
     u32 rows, width, ldx, act;
     u32 groups, chunks;
     float eps;
-    u32 reserved;
+    u32 half;
 };
 
 /// Moving rows: `y[r, c]` from `a` and `b`.
 struct RowsArgs {
     const void* a;
     const void* b;
-    float* y;
+    void* y;
     u32 rows, width, lda, ldb;
-    u32 b_rows, reserved;
+    u32 b_rows, half;
 };
 
 /// Pictures: patches (`size` is a patch's side), upsampling (to `out_height` × `out_width`), RoI align.
 struct PictureArgs {
     const void* x;
-    const float* skip;  // upsampling: the addend; RoI align: the boxes
-    float* y;
+    const void* skip;  // upsampling: the addend; RoI align: the boxes
+    void* y;
     u32 height, width, channels, size;
-    u32 out_height, out_width, count, reserved;
+    u32 out_height, out_width, count, half;
 };
 
 /// Boxes of the decoder.
@@ -73,8 +80,8 @@ struct BoxArgs {
     u32 count, features, height, width;
 };
 
-static_assert(sizeof(GemmArgs) == 80, "as in src/cuda/arguments.rs");
-static_assert(sizeof(AttentionArgs) == 136, "as in src/cuda/arguments.rs");
+static_assert(sizeof(GemmArgs) == 88, "as in src/cuda/arguments.rs");
+static_assert(sizeof(AttentionArgs) == 152, "as in src/cuda/arguments.rs");
 static_assert(sizeof(NormArgs) == 72, "as in src/cuda/arguments.rs");
 static_assert(sizeof(RowsArgs) == 48, "as in src/cuda/arguments.rs");
 static_assert(sizeof(PictureArgs) == 56, "as in src/cuda/arguments.rs");

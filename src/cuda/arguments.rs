@@ -25,28 +25,35 @@ macro_rules! arguments {
 
 arguments! {
     /// Matrix products and convolutions.
-    GemmArgs { x, w, bias, add, y; m, n, k, ldx, ldw, ld_add, act, height, width, channels; ; }
+    GemmArgs { x, w, bias, add, y; m, n, k, ldx, ldw, ld_add, act, height, width, channels, half, reserved; ; }
     /// Attention.
     AttentionArgs {
-        q, k, v, cos, sin, pad_k, pad_v, by, bx, y;
-        ldq, ldk, ldv, heads, head_dim, queries, keys, pattern, height, width, size, first; scale; reserved
+        q, k, v, cos, sin, pad_k, pad_v, by, bx, y, partial;
+        ldq, ldk, ldv, heads, head_dim, queries, keys, pattern, height, width, size, first, splits; scale;
+        half, reserved
     }
     /// Layer and group norm.
-    NormArgs { x, gamma, beta, y, partial; rows, width, ldx, act, groups, chunks; eps; reserved }
+    NormArgs { x, gamma, beta, y, partial; rows, width, ldx, act, groups, chunks; eps; half }
     /// Moving rows.
-    RowsArgs { a, b, y; rows, width, lda, ldb, b_rows, reserved; ; }
+    RowsArgs { a, b, y; rows, width, lda, ldb, b_rows, half; ; }
     /// Pictures.
-    PictureArgs { x, skip, y; height, width, channels, size, out_height, out_width, count, reserved; ; }
+    PictureArgs { x, skip, y; height, width, channels, size, out_height, out_width, count, half; ; }
     /// Boxes.
     BoxArgs { boxes, delta, y, y2; count, features, height, width; ; }
 }
 
-const _: () = assert!(size_of::<GemmArgs>() == 80);
-const _: () = assert!(size_of::<AttentionArgs>() == 136);
+const _: () = assert!(size_of::<GemmArgs>() == 88);
+const _: () = assert!(size_of::<AttentionArgs>() == 152);
 const _: () = assert!(size_of::<NormArgs>() == 72);
 const _: () = assert!(size_of::<RowsArgs>() == 48);
 const _: () = assert!(size_of::<PictureArgs>() == 56);
 const _: () = assert!(size_of::<BoxArgs>() == 48);
+
+/// Which of a kernel's pointers are to bf16: its left and right input, its addend, its output.
+pub const HALF_X: u32 = 1;
+pub const HALF_W: u32 = 2;
+pub const HALF_ADD: u32 = 4;
+pub const HALF_Y: u32 = 8;
 
 /// A dimension as kernels take it.
 pub fn dim(n: usize) -> u32 {

@@ -7,6 +7,7 @@ use cudarc::driver::sys;
 
 use super::arguments::{Arguments, AttentionArgs, BoxArgs, GemmArgs, NormArgs, PictureArgs, RowsArgs};
 use super::driver::Device;
+use super::tensor_map::{SplitArgs, TmaAttentionArgs, TmaGemmArgs};
 use crate::error::Result;
 
 /// A kernel that takes `A`, with its threads per block and its shared memory.
@@ -24,6 +25,9 @@ const SHARED_FOR_ALL: u32 = 48 << 10;
 pub trait Module {
     /// A kernel by its name, to be launched with so many threads and so much shared memory.
     fn kernel(&self, name: &'static str, threads: u32, shared_bytes: u32) -> Result<sys::CUfunction>;
+
+    /// Whether those of compute capability 9.0 alone are there.
+    fn has_hopper(&self) -> bool;
 }
 
 impl Module for Device {
@@ -33,6 +37,10 @@ impl Module for Device {
             self.allow_shared(function, shared_bytes)?;
         }
         Ok(function)
+    }
+
+    fn has_hopper(&self) -> bool {
+        self.capability() == (9, 0)
     }
 }
 
@@ -54,6 +62,10 @@ impl Module for Names {
     fn kernel(&self, name: &'static str, threads: u32, shared_bytes: u32) -> Result<sys::CUfunction> {
         self.0.borrow_mut().push(Kernel { name, threads, shared_bytes });
         Ok(std::ptr::null_mut())
+    }
+
+    fn has_hopper(&self) -> bool {
+        true
     }
 }
 
@@ -79,6 +91,36 @@ pub struct Gemm {
     pub(super) tile: usize,
 }
 
+/// The kernels of compute capability 9.0 alone, all of one tile of y.
+pub struct Hopper {
+    pub(super) gemm: Function<TmaGemmArgs>,
+    pub(super) conv3x3: Function<TmaGemmArgs>,
+    pub(super) deconv2x2: Function<TmaGemmArgs>,
+    pub(super) split_heads: Function<SplitArgs>,
+    pub(super) attention: Function<TmaAttentionArgs>,
+}
+
+impl Hopper {
+    fn load(d: &dyn Module) -> Result<Self> {
+        // Four stages of 192 × 64 and 256 × 64 bf16, and two barriers each (kernels/gemm_sm90a.cu).
+        let gemm = |name| Function::new(d, name, 512, 4 * (192 + 256) * 64 * 2 + 4 * 2 * 8);
+        Ok(Self {
+            gemm: gemm("gemm_sm90a_192x256x64")?,
+            conv3x3: gemm("conv3x3_sm90a_192x256x64")?,
+            deconv2x2: gemm("deconv2x2_sm90a_192x256x64")?,
+            split_heads: Function::new(d, "split_heads_sm90a", 256, 0)?,
+            // Rows of 64 bf16, of two tiles of 192 queries and four stages of 96 keys and values, and two barriers for
+            // each (kernels/attention_sm90a.cu).
+            attention: Function::new(
+                d,
+                "attention_sm90a_192x96_d64",
+                512,
+                (2 * 192 + 4 * 2 * 96) * 64 * 2 + (2 + 4) * 2 * 8,
+            )?,
+        })
+    }
+}
+
 /// Attention kernels by padded width of a head, with the queries of one block.
 pub struct Heads {
     pub(super) widths: [(usize, Function<AttentionArgs>); 3],
@@ -96,14 +138,14 @@ pub struct Functions {
     pub(super) deconv2x2_bf16: Gemm,
     pub(super) attention_f32: Heads,
     pub(super) attention_bf16: Heads,
+    pub(super) attention_join: Function<AttentionArgs>,
     pub(super) layer_norm: Function<NormArgs>,
     pub(super) group_norm_partial: Function<NormArgs>,
     /// Its shared memory, `groups · 8` bytes, depends on the call.
     pub(super) group_norm_apply: Function<NormArgs>,
     pub(super) add: Function<RowsArgs>,
     pub(super) copy: Function<RowsArgs>,
-    pub(super) gather_f32: Function<RowsArgs>,
-    pub(super) gather_bf16: Function<RowsArgs>,
+    pub(super) gather: Function<RowsArgs>,
     pub(super) mean_rows: Function<RowsArgs>,
     pub(super) ingest: Function<PictureArgs>,
     pub(super) patches: Function<PictureArgs>,
@@ -112,6 +154,7 @@ pub struct Functions {
     pub(super) box_sine: Function<BoxArgs>,
     pub(super) box_deltas: Function<BoxArgs>,
     pub(super) box_refine: Function<BoxArgs>,
+    pub(super) hopper: Option<Hopper>,
 }
 
 impl Functions {
@@ -157,21 +200,22 @@ impl Functions {
                 ],
                 queries: 64,
             },
-            layer_norm: Function::new(d, "layer_norm_f32", 256, 0)?,
-            group_norm_partial: Function::new(d, "group_norm_partial_f32", 256, 0)?,
-            group_norm_apply: Function::new(d, "group_norm_apply_f32", 256, 0)?,
-            add: Function::new(d, "add_f32", 256, 0)?,
-            copy: Function::new(d, "copy_f32", 256, 0)?,
-            gather_f32: Function::new(d, "gather_f32", 256, 0)?,
-            gather_bf16: Function::new(d, "gather_bf16", 256, 0)?,
-            mean_rows: Function::new(d, "mean_rows_f32", 64, 0)?,
+            attention_join: Function::new(d, "attention_join", 256, 0)?,
+            layer_norm: Function::new(d, "layer_norm", 256, 0)?,
+            group_norm_partial: Function::new(d, "group_norm_partial", 256, 0)?,
+            group_norm_apply: Function::new(d, "group_norm_apply", 256, 0)?,
+            add: Function::new(d, "add_rows", 256, 0)?,
+            copy: Function::new(d, "copy_rows", 256, 0)?,
+            gather: Function::new(d, "gather_rows", 256, 0)?,
+            mean_rows: Function::new(d, "mean_rows", 64, 0)?,
             ingest: Function::new(d, "ingest_f32", 256, 0)?,
             patches: Function::new(d, "patches_f32", 256, 0)?,
-            upsample_add: Function::new(d, "upsample_add_f32", 256, 0)?,
+            upsample_add: Function::new(d, "upsample_add", 256, 0)?,
             roi_align: Function::new(d, "roi_align_f32", 128, 0)?,
             box_sine: Function::new(d, "box_sine_f32", 128, 0)?,
             box_deltas: Function::new(d, "box_deltas_f32", 128, 0)?,
             box_refine: Function::new(d, "box_refine_f32", 128, 0)?,
+            hopper: if d.has_hopper() { Some(Hopper::load(d)?) } else { None },
         })
     }
 }

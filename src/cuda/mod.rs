@@ -1,8 +1,9 @@
 //! [`Ops`] on NVIDIA GPUs since Ampere, through the kernels of `kernels/` and nothing but the driver.
 //!
-//! Activations are f32 in device memory: the residual stream, norms, softmax and boxes never leave it. In
-//! [`Precision::Bf16`] weights are stored as bf16, and the operands of matrix products and attention are rounded to it
-//! on their way to the tensor cores, whose sums are f32. [`Precision::F32`] is for checking.
+//! In [`Precision::Bf16`] weights are stored as bf16, and so is what goes into products and attention and nothing else
+//! (the buffers of [`Ops::operand`]). The residual stream, boxes and results are f32 in memory; sums, softmax, norms
+//! and epilogues are f32 everywhere. An operand that is f32 in memory is rounded on its way to the tensor cores.
+//! [`Precision::F32`] is for checking.
 //!
 //! All calls of one [`CudaOps`] are enqueued on one stream, from whatever thread; only a download waits. A stream for each
 //! session would keep a device no busier than the encoder alone does, and every picture that sessions share would need
@@ -32,6 +33,8 @@ mod memory;
 mod norm;
 mod picture;
 mod rows;
+#[allow(unsafe_code)]
+mod tensor_map;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -125,12 +128,16 @@ impl Ops for CudaOps {
         clock.elapsed()
     }
 
+    fn operand() -> Act {
+        Act::operand()
+    }
+
     fn reserve(&self, act: &mut Act, len: usize) -> Result<()> {
         act.reserve(&self.device, len)
     }
 
     fn upload(&self, src: &[f32], dst: &mut Act) -> Result<()> {
-        dst.reserve(&self.device, src.len())?;
+        dst.output(&self.device, src.len())?;
         dst.write(0, src)
     }
 

@@ -1,6 +1,6 @@
 //! Layer and group norm.
 
-use super::arguments::{NormArgs, dim};
+use super::arguments::{HALF_X, HALF_Y, NormArgs, dim};
 use super::memory::{Act, rows};
 use super::{CudaOps, number};
 use crate::error::Result;
@@ -35,10 +35,13 @@ pub(super) fn layer_norm(
     act: Activation,
     y: &mut Act,
 ) -> Result<()> {
+    let from = rows(x, count, norm.width);
+    let to = y.output_as(ops, count * norm.width)?;
     let args = NormArgs {
-        x: rows(x, count, norm.width),
+        x: from.address,
         ldx: dim(x.stride),
-        y: y.output(&ops.device, count * norm.width)?,
+        y: to.address,
+        half: from.flag(HALF_X) | to.flag(HALF_Y),
         ..arguments(norm, count, act)
     };
     ops.device.launch(&ops.functions.layer_norm, [count.div_ceil(ROWS), 1, 1], &args)
@@ -56,11 +59,13 @@ pub(super) fn group_norm(
     assert!(groups > 0 && norm.width.is_multiple_of(groups), "{groups} groups of {} channels", norm.width);
     let chunks = (count * norm.width / groups).div_ceil(CHUNK).clamp(1, MOST_CHUNKS);
     let elements = count * norm.width;
-    let address = y.output(&ops.device, elements + groups * chunks * 3)?;
+    let from = x.whole(elements);
+    let (to, partial) = y.output_with(ops, elements, groups * chunks * 3 * size_of::<f32>())?;
     let args = NormArgs {
-        x: x.slice(elements),
-        y: address,
-        partial: address + (elements * size_of::<f32>()) as u64,
+        x: from.address,
+        y: to.address,
+        partial,
+        half: from.flag(HALF_X) | to.flag(HALF_Y),
         groups: dim(groups),
         chunks: dim(chunks),
         ..arguments(norm, count, act)

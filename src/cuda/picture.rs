@@ -1,7 +1,7 @@
 //! Pixels, patches, upsampling, RoI align, and the decoder's boxes.
 
 use super::CudaOps;
-use super::arguments::{BoxArgs, PictureArgs, dim};
+use super::arguments::{BoxArgs, HALF_ADD, HALF_X, HALF_Y, PictureArgs, dim};
 use super::functions::Function;
 use super::memory::Act;
 use crate::error::Result;
@@ -33,8 +33,10 @@ pub(super) fn ingest(ops: &CudaOps, rgb: &[u8], y: &mut Act) -> Result<()> {
 
 pub(super) fn patches(ops: &CudaOps, x: &Act, [h, w]: [usize; 2], c: usize, p: usize, y: &mut Act) -> Result<()> {
     assert!(p > 0 && h.is_multiple_of(p) && w.is_multiple_of(p), "a picture {h}×{w} in patches of {p}");
+    let from = x.whole(h * w * c);
     let args = PictureArgs {
-        x: x.slice(h * w * c),
+        x: from.address,
+        half: from.flag(HALF_X),
         y: y.output(&ops.device, h * w * c)?,
         height: dim(h),
         width: dim(w),
@@ -54,10 +56,13 @@ pub(super) fn upsample_add(
     c: usize,
     y: &mut Act,
 ) -> Result<()> {
+    let (from, skip) = (x.whole(h * w * c), skip.whole(oh * ow * c));
+    let to = y.output_as(ops, oh * ow * c)?;
     let args = PictureArgs {
-        x: x.slice(h * w * c),
-        skip: skip.slice(oh * ow * c),
-        y: y.output(&ops.device, oh * ow * c)?,
+        x: from.address,
+        skip: skip.address,
+        y: to.address,
+        half: from.flag(HALF_X) | skip.flag(HALF_ADD) | to.flag(HALF_Y),
         height: dim(h),
         width: dim(w),
         channels: dim(c),
@@ -84,8 +89,10 @@ pub(super) fn roi_align(
     let elements = boxes.len() * c * size * size;
     let address = y.output(&ops.device, elements + boxes.len() * 4)?;
     y.write(elements, boxes)?;
+    let from = x.whole(h * w * c);
     let args = PictureArgs {
-        x: x.slice(h * w * c),
+        x: from.address,
+        half: from.flag(HALF_X),
         skip: address + (elements * ELEMENT) as u64,
         y: address,
         height: dim(h),

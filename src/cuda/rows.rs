@@ -1,6 +1,6 @@
 //! Moving and mixing rows.
 
-use super::arguments::{RowsArgs, dim};
+use super::arguments::{HALF_W, HALF_X, HALF_Y, RowsArgs, dim};
 use super::memory::{Act, Mat, rows as view};
 use super::{CudaOps, Precision};
 use crate::error::Result;
@@ -15,17 +15,19 @@ pub(super) fn add(
     y: &mut Act,
 ) -> Result<()> {
     assert!(b_rows > 0 || rows == 0, "{rows} rows have no row to add");
+    // Rows of `b` that no row of `a` meets need not exist.
+    let (left, right) = (view(a, rows, width), view(b, b_rows.min(rows), width));
+    let to = y.output_as(ops, rows * width)?;
     let args = RowsArgs {
-        a: view(a, rows, width),
-        // Rows of `b` that no row of `a` meets need not exist.
-        b: view(b, b_rows.min(rows), width),
-        y: y.output(&ops.device, rows * width)?,
+        a: left.address,
+        b: right.address,
+        y: to.address,
+        half: left.flag(HALF_X) | right.flag(HALF_W) | to.flag(HALF_Y),
         rows: dim(rows),
         width: dim(width),
         lda: dim(a.stride),
         ldb: dim(b.stride),
         b_rows: dim(b_rows),
-        ..RowsArgs::default()
     };
     ops.device.launch(&ops.functions.add, ops.blocks(rows * width, ops.functions.add.threads), &args)
 }
@@ -37,9 +39,12 @@ pub(super) fn copy(
     y: &mut Act,
     offset: usize,
 ) -> Result<()> {
+    let from = view(x, rows, width);
+    let to = y.output_at(ops, offset, rows * width)?;
     let args = RowsArgs {
-        a: view(x, rows, width),
-        y: y.output_at(&ops.device, offset, rows * width)?,
+        a: from.address,
+        y: to.address,
+        half: from.flag(HALF_X) | to.flag(HALF_Y),
         rows: dim(rows),
         width: dim(width),
         lda: dim(x.stride),
@@ -53,29 +58,30 @@ pub(super) fn gather(ops: &CudaOps, table: &Mat, ids: &[u32], y: &mut Act) -> Re
         assert!((id as usize) < table.n, "id {id} of a table of {} rows", table.n);
     }
     let elements = ids.len() * table.k;
-    let address = y.output(&ops.device, elements + ids.len())?;
-    y.write(elements, ids)?;
+    let (to, behind) = y.output_with(ops, elements, size_of_val(ids))?;
+    y.write_bytes((behind - to.address) as usize, ids)?;
+    let table_half = if ops.precision == Precision::Bf16 { HALF_X } else { 0 };
     let args = RowsArgs {
         a: table.address(),
-        b: address + (elements * size_of::<f32>()) as u64,
-        y: address,
+        b: behind,
+        y: to.address,
+        half: table_half | to.flag(HALF_Y),
         rows: dim(ids.len()),
         width: dim(table.k),
         lda: dim(table.ld),
         ..RowsArgs::default()
     };
-    let kernel = match ops.precision {
-        Precision::F32 => &ops.functions.gather_f32,
-        Precision::Bf16 => &ops.functions.gather_bf16,
-    };
-    ops.device.launch(kernel, ops.blocks(elements, kernel.threads), &args)
+    ops.device.launch(&ops.functions.gather, ops.blocks(elements, ops.functions.gather.threads), &args)
 }
 
 pub(super) fn mean_rows(ops: &CudaOps, x: View<'_, Act>, [rows, width]: [usize; 2], y: &mut Act) -> Result<()> {
     assert!(rows > 0, "no rows have no mean");
+    let from = view(x, rows, width);
+    let to = y.output_as(ops, width)?;
     let args = RowsArgs {
-        a: view(x, rows, width),
-        y: y.output(&ops.device, width)?,
+        a: from.address,
+        y: to.address,
+        half: from.flag(HALF_X) | to.flag(HALF_Y),
         rows: dim(rows),
         width: dim(width),
         lda: dim(x.stride),

@@ -146,7 +146,7 @@ impl<O: Ops> Interactive<O> {
         let (d, t) = (self.d, self.grid * self.grid);
         let mut fine = std::mem::take(&mut s.mlp);
         let mut reduced = |i: usize, by: &Linear<O>, rows: usize| -> Result<O::Act> {
-            let mut to = O::Act::default();
+            let mut to = O::operand();
             level(s, i, &mut fine)?;
             ops.linear(View::new(&fine, d), by, rows, Epilogue::NONE, &mut to)?;
             Ok(to)

@@ -144,16 +144,20 @@ impl<O: Ops> Sam3<O> {
         let layers = self.config.vision.layers;
         let total = layers + LEVELS * (usize::from(detector.is_some()) + usize::from(tracker.is_some()));
         self.vit.run(ops, rgb, s, control, total)?;
+        // Up to six products read the tokens: as operands, which may take half the bytes.
+        let c = self.config.vision.hidden_size;
+        ops.copy(View::new(&s.x, c), grid * grid, c, &mut s.h, 0)?;
         let mut done = layers;
         let mut level = |neck: &Neck<O>, name: &str, s: &mut Scratch<O>, i: usize, to: &mut O::Act| {
-            neck.run(ops, i, &s.x, grid, [&mut s.map, &mut s.map2], to)?;
+            neck.run(ops, i, &s.h, grid, [&mut s.map, &mut s.map2], to)?;
             control.see(ops, || format!("{name}.{i}"), to, (grid << (2 - i)).pow(2) * d)?;
             done += 1;
             control.step(Stage::EncodeImage, done, total)
         };
         let mut features = ImageFeatures { detector: None, tracker: None };
         if let Some(detector) = detector {
-            let mut levels: [O::Act; LEVELS] = Default::default();
+            // The coarsest begins a residual stream; the finer ones are added to maps on their way up.
+            let mut levels = [O::operand(), O::operand(), O::Act::default()];
             for (i, to) in levels.iter_mut().enumerate() {
                 level(&detector.neck, "neck", s, i, to)?;
             }

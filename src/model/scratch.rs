@@ -3,7 +3,8 @@
 //! Buffers grow to the largest size asked of them and stay, so a warm call allocates nothing. Names say the role, not
 //! the stage: stages run one after the other and share them. Shapes in comments are those of the ViT layers and of the
 //! transformers behind it (`t` tokens of the grid, `c` the ViT's width, `d` the width behind the neck, `p` prompt
-//! tokens, `q` queries with the presence token).
+//! tokens, `q` queries with the presence token). Buffers made by [`Ops::operand`] hold what goes into products and
+//! attention; the others hold the residual stream, boxes and results.
 
 use crate::ops::Ops;
 
@@ -80,19 +81,19 @@ impl<O: Ops> Default for Scratch<O> {
         Self {
             x: Default::default(),
             next: Default::default(),
-            h: Default::default(),
-            hp: Default::default(),
-            q: Default::default(),
-            k: Default::default(),
-            v: Default::default(),
-            o: Default::default(),
-            mlp: Default::default(),
-            mlp2: Default::default(),
-            map: Default::default(),
-            map2: Default::default(),
+            h: O::operand(),
+            hp: O::operand(),
+            q: O::operand(),
+            k: O::operand(),
+            v: O::operand(),
+            o: O::operand(),
+            mlp: O::operand(),
+            mlp2: O::operand(),
+            map: O::operand(),
+            map2: O::operand(),
             prompt: Default::default(),
             fused: Default::default(),
-            fused_pos: Default::default(),
+            fused_pos: O::operand(),
             boxes: Default::default(),
             boxes_next: Default::default(),
             delta: Default::default(),
@@ -104,7 +105,7 @@ impl<O: Ops> Default for Scratch<O> {
             by: Default::default(),
             queries: Default::default(),
             pixels: Default::default(),
-            mask_embed: Default::default(),
+            mask_embed: O::operand(),
             small: Default::default(),
             tokens: Default::default(),
             keys: Default::default(),

@@ -83,7 +83,7 @@ impl<O: Ops> TwoWay<O> {
 
     /// What every prompt on `picture[t, d]` begins with.
     pub fn see(&self, ops: &O, picture: O::Act, t: usize) -> Result<Seen<O>> {
-        let mut seen = Seen { picture, keys: O::Act::default(), values: O::Act::default(), queries: O::Act::default() };
+        let mut seen = Seen { picture, keys: O::operand(), values: O::operand(), queries: O::operand() };
         if let Some(first) = self.layers.first() {
             let x = View::new(&seen.picture, self.d);
             first.to_image.keys(ops, first.shifted_keys(x), t, &mut seen.keys)?;

@@ -69,8 +69,8 @@ impl Case for Product {
     }
 
     fn run<O: Ops>(&self, ops: &O, y: &mut [O::Act]) -> Result<()> {
-        let x = self.x.upload(ops)?;
-        let add = self.add.as_ref().map(|add| add.upload(ops)).transpose()?;
+        let x = self.x.operand(ops)?;
+        let add = self.add.as_ref().map(|add| add.operand(ops)).transpose()?;
         let add = self.add.as_ref().zip(add.as_ref()).map(|(rows, act)| rows.view(act));
         let ep = Epilogue { add, act: self.act };
         ops.linear(self.x.view(&x), &self.w.layer(ops)?, self.x.rows, ep, &mut y[0])
@@ -105,7 +105,7 @@ impl Case for Dot {
     }
 
     fn run<O: Ops>(&self, ops: &O, y: &mut [O::Act]) -> Result<()> {
-        let (a, b) = (self.a.upload(ops)?, self.b.upload(ops)?);
+        let (a, b) = (self.a.operand(ops)?, self.b.operand(ops)?);
         ops.dot(self.a.view(&a), self.a.rows, self.b.view(&b), self.b.rows, self.a.width, &mut y[0])
     }
 
@@ -167,12 +167,12 @@ impl Case for Convolution {
     }
 
     fn run<O: Ops>(&self, ops: &O, y: &mut [O::Act]) -> Result<()> {
-        let x = self.x.upload(ops)?;
+        let x = self.x.operand(ops)?;
         let l = self.l.layer(ops)?;
         let Some((rows, act)) = &self.transposed else {
             return ops.conv3x3(&x, &l, self.h, self.w, &mut y[0]);
         };
-        let add = rows.as_ref().map(|add| add.upload(ops)).transpose()?;
+        let add = rows.as_ref().map(|add| add.operand(ops)).transpose()?;
         let add = rows.as_ref().zip(add.as_ref()).map(|(rows, act)| rows.view(act));
         ops.deconv2x2(&x, &l, self.h, self.w, Epilogue { add, act: *act }, &mut y[0])
     }
@@ -302,6 +302,11 @@ fn convolutions<O: Ops>(suite: &mut Suite<O>) {
             suite.check(&Convolution::transposed(rng, [3, 2], [c, other], (false, Activation::None), exact));
             suite.check(&Convolution::transposed(rng, [3, 2], [other, c], (true, Activation::Gelu), exact));
         }
+    }
+    // Channels that a step of k holds whole, on pictures that tiles of 8 × 24 pixels hang over.
+    for hw in [[3, 5], [9, 30], [8, 48]] {
+        suite.check(&Convolution::same(rng, hw, [64, 20], true));
+        suite.check(&Convolution::same(rng, hw, [128, 260], true));
     }
     // Pyramid and pixel decoder, on a corner of their pictures.
     suite.check(&Convolution::same(rng, [5, 72], [256, 64], false));

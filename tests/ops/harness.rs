@@ -4,6 +4,7 @@
 //! hold NaN, and with two threads. The first two must agree in every bit (an operation has no memory and no race); the
 //! third must meet the tolerance too, and the summary says whether it was identical.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -37,6 +38,29 @@ impl Tolerance {
     }
 }
 
+thread_local! {
+    static HALF: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Half the spacing of bf16 at 1: what rounding to it moves a number by at most, relatively.
+pub const HALF_ROUNDING: f64 = 1.0 / 512.0;
+
+/// Whether the cases of this thread are in bf16: inputs rounded to it beforehand, so that rounding an operand changes
+/// nothing and a product's tolerance stays that of its sums, and stored in it where `Rows::operand` says so.
+pub fn in_half() -> bool {
+    HALF.get()
+}
+
+/// Makes the cases of this thread such.
+pub fn use_half() {
+    HALF.set(true);
+}
+
+/// `x`, rounded where the cases are in bf16.
+fn input(x: f32) -> f32 {
+    if in_half() { half::bf16::from_f32(x).to_f32() } else { x }
+}
+
 /// One call with its inputs.
 pub trait Case {
     /// Name of the operation.
@@ -67,17 +91,22 @@ pub struct Suite<O> {
     two: O,
     stats: BTreeMap<&'static str, Stats>,
     failures: Vec<String>,
+    /// The last case's outputs were buffers for operands.
+    operands: bool,
 }
 
 impl<O: Ops> Suite<O> {
     /// A suite for the implementation `name`, with one thread and with two.
     pub fn new(name: &str, one: O, two: O) -> Self {
-        Self { name: name.to_string(), one, two, stats: BTreeMap::new(), failures: Vec::new() }
+        Self { name: name.to_string(), one, two, stats: BTreeMap::new(), failures: Vec::new(), operands: false }
     }
 
     /// Runs a case.
     pub fn check<C: Case>(&mut self, case: &C) {
-        let expected = output(&ReferenceOps, case, false).expect("the reference runs");
+        self.operands = in_half() && !self.operands;
+        let operands = self.operands;
+        let output = |ops: &O, case: &C, dirty| output(ops, case, dirty, operands);
+        let expected = self::output(&ReferenceOps, case, false, false).expect("the reference runs");
         for (i, &x) in expected.iter().flatten().enumerate() {
             assert!(x.is_finite(), "{} {}: the case expects {x} at {i}", case.op(), case.shape());
         }
@@ -88,7 +117,11 @@ impl<O: Ops> Suite<O> {
         let stats = self.stats.entry(case.op()).or_default();
         // Without an element there is nothing to be wrong, only a panic to be had.
         stats.cases += usize::from(expected.iter().any(|y| !y.is_empty()));
-        let tolerance = case.tolerance();
+        let mut tolerance = case.tolerance();
+        if in_half() {
+            // Outputs of every second case are stored in bf16.
+            tolerance.rel += HALF_ROUNDING;
+        }
         let mut faults = Vec::new();
         for (what, found) in [("", &found), (" with 2 threads", &threaded)] {
             match found {
@@ -150,10 +183,11 @@ impl<O: Ops> Suite<O> {
 }
 
 /// Runs a case; a panic becomes an error, so that the report can name the case.
-fn output<O: Ops, C: Case>(ops: &O, case: &C, dirty: bool) -> Result<Vec<Vec<f32>>, String> {
+fn output<O: Ops, C: Case>(ops: &O, case: &C, dirty: bool, operands: bool) -> Result<Vec<Vec<f32>>, String> {
     let call = || -> Result<Vec<Vec<f32>>> {
         let lens = case.outputs();
-        let mut y: Vec<O::Act> = lens.iter().map(|_| O::Act::default()).collect();
+        let new = || if operands { O::operand() } else { O::Act::default() };
+        let mut y: Vec<O::Act> = lens.iter().map(|_| new()).collect();
         if dirty {
             for (y, len) in y.iter_mut().zip(&lens) {
                 ops.upload(&vec![f32::NAN; len + 37], y)?;
@@ -281,7 +315,20 @@ impl Rows {
 
     pub fn upload<O: Ops>(&self, ops: &O) -> Result<O::Act> {
         let mut act = O::Act::default();
-        ops.upload(&self.buffer, &mut act)?;
+        let values: Vec<f32> = self.buffer.iter().map(|&x| input(x)).collect();
+        ops.upload(&values, &mut act)?;
+        Ok(act)
+    }
+
+    /// As what an operation made for a product, where the cases are in bf16 and the offset is even; otherwise as
+    /// [`Self::upload`].
+    pub fn operand<O: Ops>(&self, ops: &O) -> Result<O::Act> {
+        let x = self.upload(ops)?;
+        if !in_half() || self.offset % 2 == 1 {
+            return Ok(x);
+        }
+        let (mut act, len) = (O::operand(), self.buffer.len());
+        ops.copy(View::new(&x, len), 1, len, &mut act, 0)?;
         Ok(act)
     }
 
@@ -377,8 +424,9 @@ impl Weight {
 /// A tensor of `dtype`, rounded to it.
 fn stored(dtype: Dtype, shape: &[usize], values: &[f32]) -> HostTensor {
     let bytes: Vec<u8> = match dtype {
-        Dtype::F32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        Dtype::F16 => values.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes()).collect(),
+        Dtype::F32 => values.iter().flat_map(|&x| input(x).to_le_bytes()).collect(),
+        // Rounded twice, so that neither type has more bits than the other.
+        Dtype::F16 => values.iter().flat_map(|&x| half::f16::from_f32(input(x)).to_le_bytes()).collect(),
         Dtype::Bf16 => values.iter().flat_map(|&x| half::bf16::from_f32(x).to_le_bytes()).collect(),
     };
     HostTensor::from_bytes("test.weight", shape, dtype, bytes).unwrap()

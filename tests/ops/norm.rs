@@ -66,7 +66,7 @@ impl Case for Normalise {
     }
 
     fn run<O: Ops>(&self, ops: &O, y: &mut [O::Act]) -> Result<()> {
-        let x = self.x.upload(ops)?;
+        let x = self.x.operand(ops)?;
         let norm = self.affine.norm(ops)?;
         match self.groups {
             None => ops.layer_norm(self.x.view(&x), &norm, self.x.rows, self.act, &mut y[0]),

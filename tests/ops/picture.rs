@@ -54,7 +54,7 @@ impl Case for Patches {
     }
 
     fn run<O: Ops>(&self, ops: &O, y: &mut [O::Act]) -> Result<()> {
-        let x = self.x.upload(ops)?;
+        let x = self.x.operand(ops)?;
         ops.patches(&x, self.h, self.w, self.x.width, self.p, &mut y[0])
     }
 
@@ -84,7 +84,7 @@ impl Case for Upsample {
     }
 
     fn run<O: Ops>(&self, ops: &O, y: &mut [O::Act]) -> Result<()> {
-        let (x, skip) = (self.x.upload(ops)?, self.skip.upload(ops)?);
+        let (x, skip) = (self.x.operand(ops)?, self.skip.operand(ops)?);
         let ([h, w], [oh, ow]) = (self.from, self.to);
         ops.upsample_add(&x, h, w, &skip, oh, ow, self.x.width, &mut y[0])
     }
@@ -117,7 +117,7 @@ impl Case for Roi {
     }
 
     fn run<O: Ops>(&self, ops: &O, y: &mut [O::Act]) -> Result<()> {
-        let x = self.x.upload(ops)?;
+        let x = self.x.operand(ops)?;
         ops.roi_align(&x, self.h, self.w, self.x.width, &self.boxes, self.size, &mut y[0])
     }
 

@@ -60,7 +60,7 @@ impl Case for Add {
     }
 
     fn run<O: Ops>(&self, ops: &O, y: &mut [O::Act]) -> Result<()> {
-        let (a, b) = (self.a.upload(ops)?, self.b.upload(ops)?);
+        let (a, b) = (self.a.operand(ops)?, self.b.operand(ops)?);
         ops.add(self.a.view(&a), self.b.view(&b), self.b.rows, self.a.rows, self.a.width, &mut y[0])
     }
 
@@ -91,7 +91,7 @@ impl Case for Concatenate {
     fn run<O: Ops>(&self, ops: &O, y: &mut [O::Act]) -> Result<()> {
         let mut offset = 0;
         for part in &self.parts {
-            let x = part.upload(ops)?;
+            let x = part.operand(ops)?;
             ops.copy(part.view(&x), part.rows, part.width, &mut y[0], offset)?;
             offset += part.rows * part.width;
         }
@@ -149,7 +149,7 @@ impl Case for Mean {
     }
 
     fn run<O: Ops>(&self, ops: &O, y: &mut [O::Act]) -> Result<()> {
-        let x = self.x.upload(ops)?;
+        let x = self.x.operand(ops)?;
         ops.mean_rows(self.x.view(&x), self.x.rows, self.x.width, &mut y[0])
     }
 
