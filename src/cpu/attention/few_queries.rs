@@ -10,6 +10,10 @@ use crate::cpu::isa::Isa;
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::{Kernel, Simd};
 
+/// Keys of a task, which leaves sums of all folded queries to be merged: some hundred microseconds. Not a share of the
+/// threads, so that their number is not seen in the sums.
+const PART: usize = 4 * BLOCK;
+
 /// Few queries, and keys and values that are projections of the same rows: `y[queries, w]`, the heads' output.
 pub fn run<C: Columns>(
     pool: &Pool,
@@ -24,9 +28,7 @@ pub fn run<C: Columns>(
     let (mr, nr) = isa.run(TileSize);
     let (w, d, m) = (heads.count * heads.dim, k.d, queries * heads.count);
     let tiles = m.next_multiple_of(mr);
-    // Whole blocks to a task, and as many tasks as threads: each leaves sums of all folded queries to be merged.
-    let range = keys.div_ceil(pool.threads()).next_multiple_of(BLOCK);
-    let parts = keys.div_ceil(range);
+    let parts = keys.div_ceil(PART);
     let part = m * (d.next_multiple_of(nr) + 2);
     let of_head = queries.next_multiple_of(mr);
     let mut memory =
@@ -49,7 +51,7 @@ pub fn run<C: Columns>(
     let shared = Queries { heads, queries, d, rows, of_heads, x: k.x, add };
     let len = tiles * PITCH + BLOCK.max(d).max(heads.dim) * nr;
     pool.for_each_with(len, sums.chunks_exact_mut(part).enumerate(), |scratch, (i, to)| {
-        isa.run(Part { shared: &shared, first: i * range, end: keys.min((i + 1) * range), scratch, to });
+        isa.run(Part { shared: &shared, first: i * PART, end: keys.min((i + 1) * PART), scratch, to });
     });
     let sums = &*sums;
     let len = of_head * PITCH + d * nr;
