@@ -3,10 +3,11 @@
 //! The five loops of BLIS (Van Zee & van de Geijn, 2015), around the register tile of [`tile`]:
 //!
 //! ```text
-//! for each NC columns:                            packed columns of one block stay in L3
+//! for each NC columns:
 //!   for each DEPTH of the inner dimension:
-//!     pack b[NC, DEPTH]                           all threads, one panel each
-//!     for each block of rows:                     all threads, each its own rows of y
+//!     pack b[NC, DEPTH]                           all threads, one panel each; all of them stay in L3
+//!   for each block of rows:                       all threads, each its own rows of y
+//!     for each DEPTH of the inner dimension:      these columns of its rows of y stay in L2
 //!       pack a[rows, DEPTH]                       L2
 //!       for each panel of NR columns:             L1
 //!         for each MR rows: tile                  registers
@@ -34,12 +35,15 @@ use super::pool::Pool;
 use super::simd::{Kernel, Simd};
 use crate::ops::Activation;
 
-/// Most columns packed at a time: with [`DEPTH`], 4.75 MiB of packed columns, to stay in a shared L3. All the columns
-/// of every layer, so that rows are packed once; only products with pixels have more.
-const COLUMNS: usize = 4864;
+/// Most rows a thread packs at a time: 104 KiB, a part of L2.
+const ROWS: usize = 96;
 
-/// Most rows a thread packs at a time: 156 KiB, a part of L2.
-const ROWS: usize = 144;
+/// Columns at a time of a block of [`ROWS`] rows, as many more of smaller blocks: their sums, 192 KiB, are read and written
+/// once for each [`DEPTH`], a tile at a time from as many rows as it has, and wait for memory where they do not stay in L2.
+const COLUMNS: usize = 512;
+
+/// Most elements of packed columns, 10 MiB, to stay in a shared L3 of 16 MiB and more.
+const PACKED: usize = 10 << 18;
 
 /// Fewest rows that are worth packing columns for. Packing widens, turns and stores each weight, which costs about as
 /// much as the multiply-adds of 20 rows: on Zen 5, 32 rows run at half of peak either way.
@@ -82,24 +86,29 @@ pub fn gemm(
     let (mr, nr) = isa.run(TileSize);
     // Four tasks a thread even out what other processes take from some; whole tiles each.
     let rows = m.div_ceil(4 * pool.threads()).min(ROWS).next_multiple_of(mr);
-    let columns = n.min(COLUMNS.next_multiple_of(nr)).next_multiple_of(nr);
-    let mut packed = pool.scratch(columns * DEPTH.min(k));
+    let columns = n.min(ROWS * COLUMNS / rows).min(PACKED / k).max(1).next_multiple_of(nr);
+    let mut packed = pool.scratch(columns * k);
     for first in (0..n).step_by(columns) {
         let cols = columns.min(n - first);
+        let line = cols.div_ceil(nr) * nr;
         for at in (0..k).step_by(DEPTH) {
             let depth = DEPTH.min(k - at);
-            let panels = packed[..cols.div_ceil(nr) * depth * nr].chunks_exact_mut(depth * nr);
+            let panels = packed[line * at..][..line * depth].chunks_exact_mut(depth * nr);
             pool.for_each(panels.enumerate(), |(i, panel)| {
                 let count = nr.min(cols - i * nr);
                 isa.run(PackColumns { columns: b, first: first + i * nr, count, at, depth, panel });
             });
-            pool.for_each_with(rows * PITCH, y.chunks_mut(rows * n).enumerate(), |scratch, (i, y)| {
-                let count = y.len() / n;
-                let panels = &mut scratch.as_chunks_mut().0[..count.next_multiple_of(mr)];
+        }
+        let packed = &*packed;
+        pool.for_each_with(rows * PITCH, y.chunks_mut(rows * n).enumerate(), |scratch, (i, y)| {
+            let count = y.len() / n;
+            let panels = &mut scratch.as_chunks_mut().0[..count.next_multiple_of(mr)];
+            for at in (0..k).step_by(DEPTH) {
+                let depth = DEPTH.min(k - at);
                 pack_rows(a, i * rows, count, at, depth, panels);
                 isa.run(Block {
                     rows: panels,
-                    columns: &packed,
+                    columns: &packed[line * at..],
                     first_row: i * rows,
                     count,
                     first,
@@ -108,10 +117,10 @@ pub fn gemm(
                     depth,
                     accumulate: at > 0,
                     after: (at + depth == k).then_some(after),
-                    y,
+                    y: &mut *y,
                 });
-            });
-        }
+            }
+        });
     }
 }
 
