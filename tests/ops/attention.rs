@@ -356,8 +356,15 @@ impl Case for Whole {
         let (dim, scale) = (self.head_dim as f64, (self.head_dim as f64).sqrt().recip());
         let terms = dim + (inputs(&self.q) + inputs(&self.k)) as f64;
         let score = EPS * (terms + 4.0) * q * k * scale + 3.0 * dim.sqrt() * scale * (q * k_error + k * q_error);
-        let probability = 2.0 * (score + 4.0 * EPS);
-        let heads = (probability + EPS * (2.0 * (self.keys as f64).sqrt() + 4.0)) * v + v_error;
+        let mut probability = 2.0 * (score + 4.0 * EPS);
+        let (mut v_error, mut half) = (v_error, 0.0);
+        if in_half() {
+            // Projections, probabilities and the heads' outputs are rounded once each.
+            half = HALF_ROUNDING;
+            probability += half * (1.0 + 2.0 * 3.0 * dim.sqrt() * scale * 2.0 * q * k);
+            v_error += half * v;
+        }
+        let heads = half * v + (probability + EPS * (2.0 * (self.keys as f64).sqrt() + 4.0)) * v + v_error;
         // Errors of the heads' outputs are as good as independent, see `Tolerance::inner`.
         let Tolerance { abs, rel } = Tolerance::inner(width, v, self.o.max());
         let residual = self.residual.as_ref().map_or(0.0, Rows::max);
@@ -427,9 +434,9 @@ pub fn all<O: Ops>(suite: &mut Suite<O>) {
         suite.check(&Attend::new(rng, [2, d], [40, 40], 200.0, Seen::Causal, true));
     }
     // With projections. On either side as few rows as are multiplied first, up to as many as are not.
-    for few in [1, 3, 8, 9, 17, 33] {
+    for few in [1, 8, 33] {
         for (heads, d) in [([8, 16], 256), ([4, 16], 64), ([3, 9], 31), ([2, 40], 100)] {
-            let many = rng.pick(&[96, 97, 101, 193, 300]);
+            let many = rng.pick(&[96, 97, 193]);
             let outputs = rng.pick(&[1, 31, 64, 256]);
             for add in [[false, false], [true, true]] {
                 suite.check(&Whole::new(rng, heads, [few, many], [d, d, d], add, outputs));
