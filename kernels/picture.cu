@@ -82,7 +82,7 @@ DEVICE float sample_at(const Bins& b, u32 i, u32 s) {
 
 /// `y[n, c, i, j]`: the mean of the bilinear samples of bin `(i, j)` of box `n`; a thread per element, neighbouring
 /// threads on neighbouring channels.
-KERNEL void LAUNCH_BOUNDS(128) roi_align_f32(const GRID_CONSTANT PictureArgs a) {
+KERNEL void LAUNCH_BOUNDS(128, 8) roi_align_f32(const GRID_CONSTANT PictureArgs a) {
     const u32 size = a.size, bins_of_box = size * size;
     const size_t count = static_cast<size_t>(a.count) * bins_of_box * a.channels;
     for (size_t e = first_element(); e < count; e += all_threads()) {

@@ -88,7 +88,7 @@ u16 element(u64 operand, u32 row, u32 k, bool transposed) {
 float bf16(u16 x) { return __uint_as_float(static_cast<u32>(x) << 16); }
 
 void run(const Product& p) {
-    static thread_local float a[64][16], b[16][256];
+    float a[64][16], b[16][256];
     for (u32 k = 0; k < 16; k++) {
         for (u32 j = 0; j < p.columns; j++) b[k][j] = bf16(element(p.right, j, k, p.from_registers));
     }
