@@ -188,7 +188,7 @@ mod tests {
     fn blocks_are_a_little_larger_than_what_they_serve() {
         for bytes in [0, 1, 255, 256, 257, 5000, 40_000, SMALL - 1, SMALL, SMALL + 1, 27 << 20] {
             let block = block(bytes);
-            assert!(block >= bytes && block % GRAIN == 0, "{bytes}: {block}");
+            assert!(block >= bytes && block.is_multiple_of(GRAIN), "{bytes}: {block}");
             assert!(block - bytes <= (bytes / 8).max(GRAIN), "{bytes}: {block}");
         }
         assert_eq!(block(27 << 20), 27 << 20);

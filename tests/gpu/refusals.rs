@@ -3,7 +3,9 @@
 use crate::harness::{click, info, simulated};
 
 /// A machine on which `cuda` does not work: the driver's settings, and what is said of it.
-const USELESS: [(&[(&str, &str)], &[&str]); 7] = [
+type Useless = (&'static [(&'static str, &'static str)], &'static [&'static str]);
+
+const USELESS: [Useless; 7] = [
     (&[("SAM3_SIM_INIT", "100")], &["CUDA_ERROR_NO_DEVICE", "nvidia-smi"]),
     (&[("SAM3_SIM_DEVICES", "0")], &["CUDA_ERROR_NO_DEVICE", "nvidia-smi"]),
     (&[("SAM3_SIM_VERSION", "11080")], &["expected a driver for CUDA 12.0", "found one for 11.8", "update it"]),
