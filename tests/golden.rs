@@ -38,9 +38,9 @@ const F32: Bounds = Bounds { stage: 1e-4, last: 1e-3, iou: 0.999, choices: true 
 /// norm. The roundings of layers that follow each other are independent, and norms keep the relative error of what they
 /// scale. The longest way through a tiny model, from pixels to the masks of the second decoder layer, has some 60 products
 /// in sequence: `2.3·10⁻³·√60 = 1.8·10⁻²` in the mean. The bound for stages leaves 1.4 times that, and the one for final
-/// outputs, which are differences of nearly equal sums, twice that again. A mask changes where its logits are within the error of
-/// the threshold: of logits spread evenly over their range, 5 % at most. Random weights rank alternatives closer than
-/// that, so what was chosen is not compared, only what the choice was made from.
+/// outputs, which are differences of nearly equal sums, twice that again. A mask changes where its logits are within the
+/// error of the threshold: of logits spread evenly over their range, 5 % at most. Random weights rank alternatives closer
+/// than that, so what was chosen is not compared, only what the choice was made from.
 #[cfg(feature = "cuda")]
 const BF16: Bounds = Bounds { stage: 2.5e-2, last: 5e-2, iou: 0.95, choices: false };
 
