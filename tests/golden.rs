@@ -31,15 +31,16 @@ const F32: Bounds = Bounds { stage: 1e-4, last: 1e-3, iou: 0.999, choices: true 
 
 /// Products of operands rounded to bf16 and stored in it, sums and everything else in f32.
 ///
-/// Rounding to 8 bits of significand moves an operand by up to `u = 2⁻⁹` of it, `u/√3` in the mean square. The weight of
-/// a product is rounded once, its activation when it is stored and, where something is added to it or it is turned on its
-/// way, once more: a sum of products of random signs is off by at most `√3·u/√3 = 2.0·10⁻³` of its own L2 norm. The
-/// roundings of layers that follow each other are independent, and norms keep the relative error of what they scale. The
-/// longest way through a tiny model, from pixels to the masks of the second decoder layer, has some 60 products in
-/// sequence: `2.0·10⁻³·√60 = 1.5·10⁻²` in the mean. The bound for stages leaves 1.6 times that, and the one for final
-/// outputs, which are differences of nearly equal sums, twice that again. A mask changes where its logits are within the error of
-/// the threshold: of logits spread evenly over their range, 5 % at most. Random weights rank alternatives closer than
-/// that, so what was chosen is not compared, only what the choice was made from.
+/// Rounding to 8 bits of significand moves an operand by up to `2⁻⁸·2ᵉ`, its binade beginning at `2ᵉ`: in the mean square
+/// over a binade, by `2⁻⁸/√3·0.74 = 1.7·10⁻³` of it. The weight of a product is rounded once, unless it is stored in bf16
+/// as most are; its activation when it is stored and, where something is added to it or it is turned on its way, once
+/// more. Two roundings a product: a sum of products of random signs is off by `√2·1.7·10⁻³ = 2.3·10⁻³` of its own L2
+/// norm. The roundings of layers that follow each other are independent, and norms keep the relative error of what they
+/// scale. The longest way through a tiny model, from pixels to the masks of the second decoder layer, has some 60 products
+/// in sequence: `2.3·10⁻³·√60 = 1.8·10⁻²` in the mean. The bound for stages leaves 1.4 times that, and the one for final
+/// outputs, which are differences of nearly equal sums, twice that again. A mask changes where its logits are within the
+/// error of the threshold: of logits spread evenly over their range, 5 % at most. Random weights rank alternatives closer
+/// than that, so what was chosen is not compared, only what the choice was made from.
 #[cfg(feature = "cuda")]
 const BF16: Bounds = Bounds { stage: 2.5e-2, last: 5e-2, iou: 0.95, choices: false };
 

@@ -42,8 +42,9 @@ thread_local! {
     static HALF: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Half the spacing of bf16 at 1: what rounding to it moves a number by at most, relatively.
-pub const HALF_ROUNDING: f64 = 1.0 / 512.0;
+/// What rounding to bf16 moves a number by at most, relatively: half the spacing at 1, which is 2⁻⁷ since the significand
+/// has 8 bits with the one that is not stored.
+pub const HALF_ROUNDING: f64 = 1.0 / 256.0;
 
 /// Whether the cases of this thread are in bf16: inputs rounded to it beforehand, so that rounding an operand changes
 /// nothing and a product's tolerance stays that of its sums, and stored in it where `Rows::operand` says so.
