@@ -196,7 +196,9 @@ fn model(checkpoint: &Path, picture: &Path) -> Result<()> {
     let before = free();
     let model = Model::open(checkpoint, &ModelOptions::on(Device::Cuda(0)))?;
     let mut session = model.session();
-    let options = SegmentOptions::default();
+    // Random weights may find nothing sure: the ten best, whatever they score, so that there are masks to make.
+    let mut options = SegmentOptions::default();
+    (options.threshold, options.max_masks) = (0.0, Some(10));
     let (w, h) = (picture.width() as f32, picture.height() as f32);
     let click = || [Prompt::point(w * 0.5, h * 0.45)];
     // Another phrase each time, so that none is known; all are one word.

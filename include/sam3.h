@@ -20,6 +20,10 @@
  *   other pointer has to point to what its type says, alive and not freed, for as long as the call takes.
  * - Handles. Made by a function that says so, freed by the caller, once, with the _free function of their type, in any
  *   order and on any thread. Freeing NULL does nothing. No handle may be freed while another thread uses that handle.
+ * - Threads. Any function may be called from any thread. A session runs one call at a time, and answers SAM3_BUSY to a
+ *   second; everything else may be used by several threads at once. After fork, the child has none of the library's threads:
+ *   handles made before are of no use there.
+ * - Stack. 256 KiB are enough for any call; jobs and models have threads of their own.
  * - Structs that begin with `size` want sizeof there before every call, so that they can grow; their other members may be
  *   anything where the call fills them. Enums go in as uint32_t and are checked.
  * - Strings are UTF-8 and end with NUL, paths too, on every system.
@@ -37,6 +41,7 @@
  *     #include <inttypes.h>
  *     #include <stdio.h>
  *     #include <stdlib.h>
+ *     #include <string.h>
  *
  *     #include "sam3.h"
  *
@@ -53,7 +58,7 @@
  *
  *     int main(int argc, char **argv) {
  *         if (argc != 4) {
- *             fprintf(stderr, "usage: %s CHECKPOINT PICTURE PHRASE\n", argv[0]);
+ *             fprintf(stderr, "usage: %s CHECKPOINT|demo PICTURE PHRASE\n", argv[0]);
  *             return EXIT_FAILURE;
  *         }
  *         sam3_model *model = NULL;
@@ -62,8 +67,9 @@
  *         sam3_prompt *prompt = NULL;
  *         sam3_result *result = NULL;
  *
- *         // Once: the weights, and scratch memory for one caller at a time.
- *         check(sam3_model_open(argv[1], NULL, &model, &error));
+ *         // Once: the weights, those in the library or a checkpoint's, and scratch memory for one caller at a time.
+ *         int demo = strcmp(argv[1], "demo") == 0;
+ *         check(demo ? sam3_model_open_demo(NULL, &model, &error) : sam3_model_open(argv[1], NULL, &model, &error));
  *         check(sam3_session_new(model, &session, &error));
  *         // Once per picture.
  *         check(sam3_encode_file(session, argv[2], &image, &error));
@@ -199,14 +205,20 @@
 // 3 bytes a pixel: blue, green, red. OpenCV's.
 #define SAM3_FORMAT_BGR8 1
 
-// 4 bytes a pixel: red, green, blue, straight alpha. Transparent pixels are laid over white.
+// 4 bytes a pixel: red, green, blue, straight alpha. Pixels are laid over white by it: a picture of alpha 0 is white.
 #define SAM3_FORMAT_RGBA8 2
 
-// 4 bytes a pixel: blue, green, red, straight alpha. Transparent pixels are laid over white.
+// 4 bytes a pixel: blue, green, red, straight alpha. Pixels are laid over white by it: a picture of alpha 0 is white.
 #define SAM3_FORMAT_BGRA8 3
 
 // 1 byte a pixel.
 #define SAM3_FORMAT_GRAY8 4
+
+// 4 bytes a pixel: red, green, blue, and one that is not looked at.
+#define SAM3_FORMAT_RGBX8 5
+
+// 4 bytes a pixel: blue, green, red, and one that is not looked at: frame buffers, whose alpha is often 0.
+#define SAM3_FORMAT_BGRX8 6
 
 // A picture goes through the image encoder.
 #define SAM3_STAGE_ENCODE_IMAGE 0
@@ -273,7 +285,7 @@ typedef struct sam3_job sam3_job;
 // sessions; its memory and its threads end with the last handle that came from it, wherever that is freed.
 typedef struct sam3_model sam3_model;
 
-// How a model is opened. One thread at a time; a model keeps a copy.
+// How a model is opened. Any thread; a model keeps a copy.
 typedef struct sam3_model_options sam3_model_options;
 
 // Outlines of one mask. Never changes: any thread may read it. Needs no other handle.
@@ -288,7 +300,7 @@ typedef struct sam3_prompt sam3_prompt;
 // lends is valid until it is freed.
 typedef struct sam3_result sam3_result;
 
-// What a segmentation returns. One thread at a time; calls copy what they need.
+// What a segmentation returns. Any thread; calls copy what they need.
 typedef struct sam3_segment_options sam3_segment_options;
 
 // The scratch memory of one call at a time. Any thread may call; while a call or a job runs, further ones return
@@ -397,7 +409,8 @@ typedef struct sam3_point {
 // It must not throw; calls it makes on the same session are `SAM3_BUSY`.
 typedef int32_t (*sam3_progress_fn)(void *user, uint32_t stage, float fraction);
 
-// Pixels that belong to the host, upright. Set `size` to `sizeof(sam3_image_view)`.
+// Pixels that belong to the host: upright, in sRGB as files and screens have it. Set `size` to
+// `sizeof(sam3_image_view)`.
 typedef struct sam3_image_view {
     // `sizeof(sam3_image_view)`.
     uint32_t size;
@@ -504,16 +517,14 @@ SAM3_API int32_t sam3_error_status(const struct sam3_error *error);
 // "" for NULL, never NULL. Any thread.
 SAM3_API const char *sam3_error_message(const struct sam3_error *error);
 
-// Frees an error. NULL is ignored.
+// Frees an error. NULL is ignored. Any thread.
 SAM3_API void sam3_error_free(struct sam3_error *error);
 
 // Lists the devices that a model can be opened on: the CPU first, then GPUs that there are kernels for, none without a
 // driver or where `sam3_build_info()` says `cuda: no`, and the reference last. Asking a GPU that is not in use for its
-// free memory takes a tenth of a second. `*out` is the caller's, freed with `sam3_devices_free`; NULL after a failure. Any
-// thread.
-SAM3_API
-int32_t sam3_devices_new(struct sam3_devices **out,
-                         struct sam3_error **error);
+// free memory takes a tenth of a second. `*out` is the caller's, freed with `sam3_devices_free`; NULL after a failure.
+// Any thread.
+SAM3_API int32_t sam3_devices_new(struct sam3_devices **out, struct sam3_error **error);
 
 // How many devices are listed; 0 for NULL. Any thread.
 SAM3_API uint32_t sam3_devices_count(const struct sam3_devices *devices);
@@ -525,15 +536,15 @@ int32_t sam3_devices_get(const struct sam3_devices *devices,
                          struct sam3_device *device,
                          struct sam3_error **error);
 
-// Frees the list and its strings. NULL is ignored.
+// Frees the list and its strings. NULL is ignored. Any thread.
 SAM3_API void sam3_devices_free(struct sam3_devices *devices);
 
 // Default options: the fastest device, one thread per physical core, no log. `*out` is the caller's, freed with
-// `sam3_model_options_free`.
+// `sam3_model_options_free`. Any thread.
 SAM3_API int32_t sam3_model_options_new(struct sam3_model_options **out, struct sam3_error **error);
 
 // Sets where the model runs: a `SAM3_DEVICE_` constant, and which of its kind, 0 where there is but one. Whether it is
-// there shows when the model is opened.
+// there shows when the model is opened. Any thread.
 SAM3_API
 int32_t sam3_model_options_set_device(struct sam3_model_options *options,
                                       uint32_t kind,
@@ -541,20 +552,21 @@ int32_t sam3_model_options_set_device(struct sam3_model_options *options,
                                       struct sam3_error **error);
 
 // Sets the number of CPU threads of the model, 0 for one per physical core. They belong to the model and end with it.
+// Any thread.
 SAM3_API
 int32_t sam3_model_options_set_threads(struct sam3_model_options *options,
                                        uint32_t threads,
                                        struct sam3_error **error);
 
 // Sets the instruction set of the CPU kernels by its name in `sam3_device.isas`; NULL or "" for the best. Whether this
-// machine has it shows when the model is opened.
+// machine has it shows when the model is opened. Any thread.
 SAM3_API
 int32_t sam3_model_options_set_isa(struct sam3_model_options *options,
                                    const char *isa,
                                    struct sam3_error **error);
 
 // Sets the precision, a `SAM3_PRECISION_` constant. Whether the device has it shows when the model is opened:
-// `SAM3_UNSUPPORTED` if not. GPUs have both, CPUs 32-bit floats.
+// `SAM3_UNSUPPORTED` if not. GPUs have both, CPUs 32-bit floats. Any thread.
 SAM3_API
 int32_t sam3_model_options_set_precision(struct sam3_model_options *options,
                                          uint32_t precision,
@@ -562,7 +574,7 @@ int32_t sam3_model_options_set_precision(struct sam3_model_options *options,
 
 // Sends the log up to `level`, a `SAM3_LOG_` constant, to `write` with `user`: of opening the model, and of all its
 // sessions. `user` is not looked at; it and `write` have to stay valid until the model and all that came from it are
-// freed. A NULL `write` turns the log off.
+// freed. A NULL `write` turns the log off. Any thread.
 SAM3_API
 int32_t sam3_model_options_set_log(struct sam3_model_options *options,
                                    uint32_t level,
@@ -570,46 +582,48 @@ int32_t sam3_model_options_set_log(struct sam3_model_options *options,
                                    void *user,
                                    struct sam3_error **error);
 
-// Frees options. NULL is ignored; models opened with them stay as they are.
+// Frees options. NULL is ignored; models opened with them stay as they are. Any thread.
 SAM3_API void sam3_model_options_free(struct sam3_model_options *options);
 
 // Default options: thresholds of 0.5, all instances, one mask per object, no semantic masks. `*out` is the caller's,
-// freed with `sam3_segment_options_free`.
+// freed with `sam3_segment_options_free`. Any thread.
 SAM3_API int32_t sam3_segment_options_new(struct sam3_segment_options **out, struct sam3_error **error);
 
 // Sets the score above which instances of concepts are kept, 0 to 1, 0.5 by default. Objects are asked for by place,
-// so they are always kept.
+// so they are always kept. Any thread.
 SAM3_API
 int32_t sam3_segment_options_set_threshold(struct sam3_segment_options *options,
                                            float threshold,
                                            struct sam3_error **error);
 
-// Sets the probability above which a pixel belongs to a mask, 0 to 1, 0.5 by default.
+// Sets the probability above which a pixel belongs to a mask, 0 to 1, 0.5 by default. Any thread.
 SAM3_API
 int32_t sam3_segment_options_set_mask_threshold(struct sam3_segment_options *options,
                                                 float threshold,
                                                 struct sam3_error **error);
 
-// Sets how many instances a result holds at most, the best ones; 0, the default, for all.
+// Sets how many instances a result holds at most, the best ones of all prompts together; 0, the default, for all. Any
+// thread.
 SAM3_API
 int32_t sam3_segment_options_set_max_instances(struct sam3_segment_options *options,
                                                uint32_t count,
                                                struct sam3_error **error);
 
-// Sets whether an object prompt returns three masks, of a part, a whole and something between, instead of the best one:
-// 0 (the default) or 1.
+// Sets whether an object prompt returns three masks, of a part, a whole and something between, instead of the best
+// one: 0 (the default) or 1. Any thread.
 SAM3_API
 int32_t sam3_segment_options_set_multimask(struct sam3_segment_options *options,
                                            uint32_t multimask,
                                            struct sam3_error **error);
 
-// Sets whether concept prompts also return their semantic mask, every pixel of the concept: 0 (the default) or 1.
+// Sets whether concept prompts also return their semantic mask, every pixel of the concept: 0 (the default) or 1. Any
+// thread.
 SAM3_API
 int32_t sam3_segment_options_set_semantic(struct sam3_segment_options *options,
                                           uint32_t semantic,
                                           struct sam3_error **error);
 
-// Frees options. NULL is ignored.
+// Frees options. NULL is ignored. Any thread.
 SAM3_API void sam3_segment_options_free(struct sam3_segment_options *options);
 
 // Opens a checkpoint: a directory with `config.json`, `model.safetensors` (or shards with their index) and
@@ -683,6 +697,7 @@ int32_t sam3_model_get_info(const struct sam3_model *model,
                             struct sam3_error **error);
 
 // Frees this handle. NULL is ignored. If it was the last one of its model, this waits for the model's threads to end.
+// Any thread.
 SAM3_API void sam3_model_free(struct sam3_model *model);
 
 // Another handle of the same picture, freed on its own; NULL for NULL. Any thread.
@@ -706,12 +721,12 @@ int32_t sam3_image_timing(const struct sam3_image *image,
                           double *milliseconds,
                           struct sam3_error **error);
 
-// Frees this handle. NULL is ignored.
+// Frees this handle. NULL is ignored. Any thread.
 SAM3_API void sam3_image_free(struct sam3_image *image);
 
 // A concept prompt: every instance of what the short noun phrase `text` names ("red car"), or of what exemplars show,
-// or of both together. `text` is UTF-8; NULL if only exemplars follow. `*out` is the caller's, freed with
-// `sam3_prompt_free`; NULL after a failure. Any thread.
+// or of both together. `text` is UTF-8, of at most 30 of the published checkpoint's tokens, some twenty words; NULL if
+// only exemplars follow. `*out` is the caller's, freed with `sam3_prompt_free`; NULL after a failure. Any thread.
 SAM3_API int32_t sam3_prompt_new_concept(const char *text, struct sam3_prompt **out, struct sam3_error **error);
 
 // An object prompt: one object, shown by points, a box, a mask, in any mix. `*out` is the caller's, freed with
@@ -767,7 +782,7 @@ int32_t sam3_prompt_set_previous(struct sam3_prompt *prompt,
                                  uint32_t index,
                                  struct sam3_error **error);
 
-// Frees a prompt. NULL is ignored. Calls that use it have a copy.
+// Frees a prompt. NULL is ignored. Calls that use it have a copy. Any thread.
 SAM3_API void sam3_prompt_free(struct sam3_prompt *prompt);
 
 // A session on a model. `*out` is the caller's, freed with `sam3_session_free`; NULL after a failure. Any thread. The
@@ -775,7 +790,8 @@ SAM3_API void sam3_prompt_free(struct sam3_prompt *prompt);
 SAM3_API int32_t sam3_session_new(const struct sam3_model *model, struct sam3_session **out, struct sam3_error **error);
 
 // Sets the progress callback of all later steps, NULL for none; `user` is handed to it as it is. Both have to stay
-// valid until they are replaced, or the session and its jobs are freed. Any thread.
+// valid until they are replaced, or the session and its jobs are freed. A call that is running meanwhile may still be
+// in the old ones, until it returns. Any thread.
 SAM3_API
 int32_t sam3_session_set_progress(struct sam3_session *session,
                                   sam3_progress_fn progress,
@@ -787,7 +803,7 @@ int32_t sam3_session_set_progress(struct sam3_session *session,
 // ignored. Any thread.
 SAM3_API void sam3_cancel(const struct sam3_session *session);
 
-// Frees a session. NULL is ignored. A job that it runs goes on. No call may be running on another thread.
+// Frees a session. NULL is ignored. A job that it runs goes on. No call may be running on another thread. Any thread.
 SAM3_API void sam3_session_free(struct sam3_session *session);
 
 // Looks at a picture once, for any number of prompts. `view` and its pixels are needed for the length of the call.
@@ -801,8 +817,8 @@ int32_t sam3_encode(struct sam3_session *session,
                     struct sam3_error **error);
 
 // Reads a picture file, turns it upright, and looks at it: JPEG, PNG, WebP, GIF (first frame), BMP, TIFF (first page),
-// and AVIF where `sam3_build_info()` says so, told apart by their content. `path` is UTF-8. Otherwise like
-// `sam3_encode`.
+// and AVIF where `sam3_build_info()` says so, told apart by their content; at most 178,956,970 pixels, 65,535 a side.
+// `path` is UTF-8. Otherwise like `sam3_encode`.
 //
 // Failures: besides, `SAM3_IO`, `SAM3_IMAGE`, `SAM3_UNSUPPORTED`.
 SAM3_API
@@ -819,7 +835,8 @@ int32_t sam3_encode_bytes(struct sam3_session *session,
                           struct sam3_image **out,
                           struct sam3_error **error);
 
-// Answers `count` prompts on one picture, at least one. Each is a question of its own: two phrases are two concepts.
+// Answers `count` prompts on one picture, at least one. Each is a question of its own: two phrases are two concepts,
+// and `sam3_instance.prompt` tells whose answer an instance is.
 // `options` may be NULL for the defaults. `*out` is the caller's, freed with `sam3_result_free`; NULL after a failure.
 // Any thread, one call at a time.
 //
@@ -849,6 +866,9 @@ int32_t sam3_run(struct sam3_session *session,
 
 // Begins `sam3_encode` and returns. The pixels are copied first, so they may be freed or overwritten at once. `*out`
 // is the caller's, freed with `sam3_job_free`; NULL after a failure. Any thread.
+//
+// Copying the pixels and starting a thread is all that this waits for. The session is free for the next call as soon as
+// the job is done, taken or not.
 //
 // Failures here are those of arguments, `SAM3_BUSY` and `SAM3_OUT_OF_MEMORY`; `sam3_job_take` returns the others.
 SAM3_API
@@ -898,12 +918,12 @@ int32_t sam3_job_take(struct sam3_job *job,
                       struct sam3_result **result,
                       struct sam3_error **error);
 
-// Stops the job: its outcome is `SAM3_CANCELLED`, unless it is past its last step. Returns at once. NULL is ignored. Any
-// thread.
-SAM3_API
-void sam3_job_cancel(const struct sam3_job *job);
+// Stops the job: its outcome is `SAM3_CANCELLED`, unless it is past its last step. Returns at once. NULL is ignored.
+// Any thread.
+SAM3_API void sam3_job_cancel(const struct sam3_job *job);
 
-// Frees a job. NULL is ignored. One that is not done is stopped, and waited for: poll first where that must not be.
+// Frees a job. NULL is ignored. One that is not done is stopped, and waited for until its next step: where that must
+// not be, call `sam3_job_cancel` and free it when `sam3_job_poll` says that it is done. Any thread.
 SAM3_API void sam3_job_free(struct sam3_job *job);
 
 // How many instances were found, over all prompts, best score first; 0 for NULL. Any thread.
@@ -946,7 +966,7 @@ int32_t sam3_result_timing(const struct sam3_result *result,
 // Another handle of the same result, freed on its own; NULL for NULL. Any thread.
 SAM3_API struct sam3_result *sam3_result_clone(const struct sam3_result *result);
 
-// Frees this handle, and with the last one all that was lent. NULL is ignored.
+// Frees this handle, and with the last one all that was lent. NULL is ignored. Any thread.
 SAM3_API void sam3_result_free(struct sam3_result *result);
 
 // Copies the mask of instance `index` into `buffer`: `format` is a `SAM3_MASK_` constant, `space` a `SAM3_SPACE_` one,
@@ -1033,7 +1053,7 @@ int32_t sam3_polygons_ring(const struct sam3_polygons *polygons,
                            struct sam3_ring *ring,
                            struct sam3_error **error);
 
-// Frees outlines. NULL is ignored.
+// Frees outlines. NULL is ignored. Any thread.
 SAM3_API void sam3_polygons_free(struct sam3_polygons *polygons);
 
 #ifdef __cplusplus

@@ -22,6 +22,7 @@
 #include <functional>
 #include <initializer_list>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -101,37 +102,112 @@ inline T sized() noexcept {
     return value;
 }
 
-/* A progress function, and what it threw. */
-struct Progress {
-    std::function<bool(std::uint32_t, float)> function;
-#ifndef SAM3_NO_EXCEPTIONS
-    std::exception_ptr thrown;
-#endif
+/* A session's progress function, and what it threw. Jobs hold it too, since they may outlive their session. */
+class Progress {
+public:
+    using Function = std::function<bool(std::uint32_t, float)>;
+    void set(Function function) {
+        std::shared_ptr<Function> next = function ? std::make_shared<Function>(std::move(function)) : nullptr;
+        const std::lock_guard<std::mutex> lock(mutex_);
+        function_.swap(next);
+    }
     static std::int32_t call(void *user, std::uint32_t stage, float fraction) {
         Progress &self = *static_cast<Progress *>(user);
+        /* Held here, it may be replaced while it runs. */
+        const std::shared_ptr<Function> function = self.current();
+        if (!function) return 0;
 #ifndef SAM3_NO_EXCEPTIONS
         try {
-            return self.function(stage, fraction) ? 0 : 1;
+            return (*function)(stage, fraction) ? 0 : 1;
         } catch (...) {
             /* Must not pass through the library: the call is cancelled, and this thrown when it is back. */
-            self.thrown = std::current_exception();
+            const std::lock_guard<std::mutex> lock(self.mutex_);
+            self.thrown_ = std::current_exception();
             return 1;
         }
 #else
-        return self.function(stage, fraction) ? 0 : 1;
+        return (*function)(stage, fraction) ? 0 : 1;
 #endif
     }
     void rethrow() {
 #ifndef SAM3_NO_EXCEPTIONS
-        if (thrown) std::rethrow_exception(std::exchange(thrown, nullptr));
+        std::exception_ptr thrown;
+        {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            thrown = std::exchange(thrown_, nullptr);
+        }
+        if (thrown) std::rethrow_exception(thrown);
 #endif
     }
+
+private:
+    std::mutex mutex_;
+    std::shared_ptr<Function> function_;
+#ifndef SAM3_NO_EXCEPTIONS
+    std::exception_ptr thrown_;
+#endif
+    std::shared_ptr<Function> current() {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        return function_;
+    }
 };
+
+/* Like done; what the progress function threw comes before the cancellation that it caused. */
+inline bool finished(std::int32_t status, sam3_error *const &raw, Error *error, const std::shared_ptr<Progress> &progress) {
+    if (status == SAM3_CANCELLED && progress) {
+        struct Freed {
+            sam3_error *raw;
+            ~Freed() { sam3_error_free(raw); }
+        } freed{raw};
+        progress->rethrow();
+        freed.raw = nullptr;
+    }
+    return done(status, raw, error);
+}
+
+/* Names of stages and their milliseconds. */
+template <class T>
+std::vector<std::pair<std::string, double>> timings(const T *of, std::uint32_t count,
+                                                    std::int32_t (*get)(const T *, std::uint32_t, const char **, double *,
+                                                                        sam3_error **)) {
+    std::vector<std::pair<std::string, double>> all;
+    for (std::uint32_t i = 0; i < count; i++) {
+        const char *name = "";
+        double milliseconds = 0;
+        if (get(of, i, &name, &milliseconds, nullptr) == SAM3_OK) all.emplace_back(name, milliseconds);
+    }
+    return all;
+}
+
+inline const std::uint8_t *bytes(const void *from) noexcept { return static_cast<const std::uint8_t *>(from); }
 
 }  // namespace detail
 
 inline const char *version() noexcept { return sam3_version(); }
 inline const char *build_info() noexcept { return sam3_build_info(); }
+/* Whether the library in use fits the header that this was compiled with: to be asked where it is loaded at run time. */
+inline bool compatible() noexcept { return sam3_abi_version() == SAM3_ABI_VERSION; }
+
+/* A device; strings are this object's own. */
+struct Device {
+    std::uint32_t kind = SAM3_DEVICE_AUTO, index = 0;
+    std::uint64_t memory_total = 0, memory_free = 0;
+    std::string name, isas;
+};
+
+inline std::vector<Device> devices(Error *error = nullptr) {
+    sam3_devices *list = nullptr;
+    sam3_error *raw = nullptr;
+    std::vector<Device> all;
+    if (!detail::done(sam3_devices_new(&list, &raw), raw, error)) return all;
+    const std::unique_ptr<sam3_devices, detail::Deleter<sam3_devices, sam3_devices_free>> freed(list);
+    for (std::uint32_t i = 0; i < sam3_devices_count(list); i++) {
+        sam3_device found = detail::sized<sam3_device>();
+        if (!detail::done(sam3_devices_get(list, i, &found, &raw), raw, error)) break;
+        all.push_back({found.kind, found.index, found.memory_total, found.memory_free, found.name, found.isas});
+    }
+    return all;
+}
 
 /* A picture that belongs to the caller; `stride` 0 for rows without gaps, negative for bottom-up ones. */
 inline sam3_image_view view(const void *data, std::uint32_t width, std::uint32_t height, std::uint32_t format,
@@ -141,7 +217,7 @@ inline sam3_image_view view(const void *data, std::uint32_t width, std::uint32_t
     v.width = width;
     v.height = height;
     v.stride = stride;
-    v.data = static_cast<const std::uint8_t *>(data);
+    v.data = detail::bytes(data);
     return v;
 }
 
@@ -210,15 +286,16 @@ public:
         detail::done(sam3_result_polygons(get(), index, tolerance, &found, &raw), raw, error);
         return Polygons(found);
     }
-    /* Names of stages, and milliseconds. */
+    /* COCO's uncompressed run lengths. */
+    std::vector<std::uint32_t> rle_counts(std::uint32_t index, Error *error = nullptr) const {
+        const std::uint32_t *counts = nullptr;
+        std::size_t length = 0;
+        sam3_error *raw = nullptr;
+        bool ok = detail::done(sam3_result_rle_counts(get(), index, &counts, &length, &raw), raw, error);
+        return ok ? std::vector<std::uint32_t>(counts, counts + length) : std::vector<std::uint32_t>();
+    }
     std::vector<std::pair<std::string, double>> timings() const {
-        std::vector<std::pair<std::string, double>> all;
-        for (std::uint32_t i = 0; i < sam3_result_timing_count(get()); i++) {
-            const char *name = "";
-            double milliseconds = 0;
-            if (sam3_result_timing(get(), i, &name, &milliseconds, nullptr) == SAM3_OK) all.emplace_back(name, milliseconds);
-        }
-        return all;
+        return detail::timings(static_cast<const sam3_result *>(get()), sam3_result_timing_count(get()), sam3_result_timing);
     }
 };
 
@@ -228,6 +305,9 @@ public:
     std::uint32_t width() const noexcept { return sam3_image_width(get()); }
     std::uint32_t height() const noexcept { return sam3_image_height(get()); }
     Image clone() const noexcept { return Image(sam3_image_clone(get())); }
+    std::vector<std::pair<std::string, double>> timings() const {
+        return detail::timings(static_cast<const sam3_image *>(get()), sam3_image_timing_count(get()), sam3_image_timing);
+    }
 };
 
 /* Functions that build a prompt return it, so that they can be chained. */
@@ -262,6 +342,11 @@ public:
                 Error *error = nullptr) && {
         sam3_error *raw = nullptr;
         return then(sam3_prompt_set_mask(get(), mask, width, height, stride, &raw), raw, error);
+    }
+    /* `side * side` numbers, `side` being the model's `mask_side`. */
+    Prompt logits(const float *logits, std::uint32_t side, Error *error = nullptr) && {
+        sam3_error *raw = nullptr;
+        return then(sam3_prompt_set_logits(get(), logits, side, &raw), raw, error);
     }
     /* Another round for an instance that was found. */
     Prompt previous(const Result &result, std::uint32_t index, Error *error = nullptr) && {
@@ -337,15 +422,7 @@ public:
         sam3_error *raw = nullptr;
         std::int32_t status = sam3_job_take(get(), &image, &result, &raw);
         std::pair<Image, Result> made{Image(image), Result(result)};
-        if (status == SAM3_CANCELLED && progress_) {
-            struct Freed {
-                sam3_error *raw;
-                ~Freed() { sam3_error_free(raw); }
-            } freed{raw};
-            progress_->rethrow();
-            freed.raw = nullptr;
-        }
-        detail::done(status, raw, error);
+        detail::finished(status, raw, error, progress_);
         return made;
     }
 
@@ -366,21 +443,16 @@ public:
 
 class Session : public detail::Handle<sam3_session, sam3_session_free> {
 public:
-    using Handle::Handle;
+    Session() noexcept = default;
+    explicit Session(sam3_session *raw) : Handle(raw), progress_(std::make_shared<detail::Progress>()) {}
     /* `function(stage, fraction)` is called on the calling thread, or the job's; false cancels. What it throws comes out of
-       the call it was called from. Not to be replaced from within itself. */
+       the call it was called from, or of the job's `take`. */
     bool progress(std::function<bool(std::uint32_t, float)> function, Error *error = nullptr) {
+        const sam3_progress_fn call = function ? detail::Progress::call : nullptr;
         sam3_error *raw = nullptr;
-        if (!function) {
-            bool ok = detail::done(sam3_session_set_progress(get(), nullptr, nullptr, &raw), raw, error);
-            if (ok) progress_.reset();
-            return ok;
-        }
-        std::shared_ptr<detail::Progress> next = std::make_shared<detail::Progress>();
-        next->function = std::move(function);
-        bool ok = detail::done(sam3_session_set_progress(get(), detail::Progress::call, next.get(), &raw), raw, error);
-        if (ok) progress_ = std::move(next);
-        return ok;
+        if (!detail::done(sam3_session_set_progress(get(), call, progress_.get(), &raw), raw, error)) return false;
+        progress_->set(std::move(function));
+        return true;
     }
     /* From any thread. */
     void cancel() const noexcept { sam3_cancel(get()); }
@@ -400,8 +472,7 @@ public:
     Image encode_bytes(const void *bytes, std::size_t size, Error *error = nullptr) {
         sam3_image *made = nullptr;
         sam3_error *raw = nullptr;
-        const std::uint8_t *from = static_cast<const std::uint8_t *>(bytes);
-        finish(sam3_encode_bytes(get(), from, size, &made, &raw), raw, error);
+        finish(sam3_encode_bytes(get(), detail::bytes(bytes), size, &made, &raw), raw, error);
         return Image(made);
     }
     Result segment(const Image &image, const Prompt &prompt, Error *error = nullptr) {
@@ -416,6 +487,17 @@ public:
                    Error *error = nullptr) {
         const std::vector<const sam3_prompt *> all = raw_prompts(prompts);
         return segment(image, all.data(), all.size(), options.get(), error);
+    }
+
+    /* Encodes and segments in one call; the picture serves further prompts. */
+    std::pair<Image, Result> run(const sam3_image_view &view, const std::vector<Prompt> &prompts,
+                                 const SegmentOptions &options, Error *error = nullptr) {
+        const std::vector<const sam3_prompt *> all = raw_prompts(prompts);
+        sam3_image *image = nullptr;
+        sam3_result *result = nullptr;
+        sam3_error *raw = nullptr;
+        finish(sam3_run(get(), &view, all.data(), all.size(), options.get(), &image, &result, &raw), raw, error);
+        return {Image(image), Result(result)};
     }
 
     Job submit_encode(const sam3_image_view &view, Error *error = nullptr) {
@@ -460,17 +542,8 @@ private:
         for (const Prompt &prompt : prompts) all.push_back(prompt.get());
         return all;
     }
-    /* Like detail::done; what the progress function threw comes before the cancellation it caused. */
-    void finish(std::int32_t status, sam3_error *const &raw, Error *error) {
-        if (status == SAM3_CANCELLED && progress_) {
-            struct Freed {
-                sam3_error *raw;
-                ~Freed() { sam3_error_free(raw); }
-            } freed{raw};
-            progress_->rethrow();
-            freed.raw = nullptr;
-        }
-        detail::done(status, raw, error);
+    bool finish(std::int32_t status, sam3_error *const &raw, Error *error) {
+        return detail::finished(status, raw, error, progress_);
     }
 };
 
@@ -511,23 +584,36 @@ public:
     static Model open(const std::string &path, const ModelOptions &options, Error *error = nullptr) {
         return open(path, options.get(), error);
     }
-    static Model open_demo(Error *error = nullptr) {
+    static Model open_demo(Error *error = nullptr) { return open_demo(nullptr, error); }
+    static Model open_demo(const ModelOptions &options, Error *error = nullptr) { return open_demo(options.get(), error); }
+    /* From the bytes of config.json, model.safetensors and tokenizer.json, none of which stands for the standard one. */
+    static Model memory(const std::string &config, const void *weights, std::size_t weights_size,
+                        const std::string &tokenizer, const ModelOptions &options, Error *error = nullptr) {
         sam3_model *made = nullptr;
         sam3_error *raw = nullptr;
-        detail::done(sam3_model_open_demo(nullptr, &made, &raw), raw, error);
+        std::int32_t status = sam3_model_open_memory(
+            detail::bytes(config.data()), config.size(), detail::bytes(weights), weights_size,
+            detail::bytes(tokenizer.data()), tokenizer.size(), options.get(), &made, &raw);
+        detail::done(status, raw, error);
         return Model(made);
     }
-    /* From the bytes of config.json, model.safetensors and tokenizer.json, none of which stands for the standard one.
-       The weights stay the caller's, as they are, until `release(user)` is called, once, whatever this returns. */
+    /* Through the caller's own file system. */
+    static Model reader(const sam3_reader &reader, const ModelOptions &options, Error *error = nullptr) {
+        sam3_model *made = nullptr;
+        sam3_error *raw = nullptr;
+        detail::done(sam3_model_open_reader(&reader, options.get(), &made, &raw), raw, error);
+        return Model(made);
+    }
+    /* As `memory`, without a copy: the weights stay the caller's, as they are, until `release(user)` is called, once,
+       whatever this returns. */
     static Model lent(const std::string &config, const void *weights, std::size_t weights_size,
                       const std::string &tokenizer, sam3_release_fn release, void *user, const ModelOptions &options,
                       Error *error = nullptr) {
-        const auto bytes = [](const void *p) { return static_cast<const std::uint8_t *>(p); };
         sam3_model *made = nullptr;
         sam3_error *raw = nullptr;
         std::int32_t status = sam3_model_open_lent(
-            bytes(config.data()), config.size(), bytes(weights), weights_size, bytes(tokenizer.data()),
-            tokenizer.size(), release, user, options.get(), &made, &raw);
+            detail::bytes(config.data()), config.size(), detail::bytes(weights), weights_size,
+            detail::bytes(tokenizer.data()), tokenizer.size(), release, user, options.get(), &made, &raw);
         detail::done(status, raw, error);
         return Model(made);
     }
@@ -546,6 +632,12 @@ public:
     }
 
 private:
+    static Model open_demo(const sam3_model_options *options, Error *error) {
+        sam3_model *made = nullptr;
+        sam3_error *raw = nullptr;
+        detail::done(sam3_model_open_demo(options, &made, &raw), raw, error);
+        return Model(made);
+    }
     static Model open(const std::string &path, const sam3_model_options *options, Error *error) {
         sam3_model *made = nullptr;
         sam3_error *raw = nullptr;

@@ -60,7 +60,8 @@ fn header_is_what_the_sources_say() {
     assert_eq!(committed.len(), made.len(), "include/sam3.h ends early or late; SAM3_BLESS=1 writes it anew");
 }
 
-/// Every file with functions is part of the header, and every function has its documentation there.
+/// Every file with functions is part of the header, and every function has its documentation there, which says on which
+/// threads it may be called, or names the function that it is like.
 #[test]
 fn every_function_is_declared_and_documented() {
     let header = read("include/sam3.h");
@@ -80,6 +81,11 @@ fn every_function_is_declared_and_documented() {
             assert_eq!(lines[i - 1], "#[unsafe(no_mangle)]", "{name}");
             let doc = lines[i - 2];
             assert!(doc.starts_with("/// "), "{name} has no documentation");
+            let start = lines[..i - 1].iter().rposition(|l| !l.starts_with("///")).unwrap();
+            let docs = lines[start + 1..i - 1].iter().map(|l| l.trim_start_matches('/')).collect::<String>();
+            let says = ["ny thread", "ike `sam3_"].iter().any(|words| docs.contains(words));
+            let says = says || docs.starts_with(" `sam3_");
+            assert!(says, "{name} does not say on which threads it may be called");
         }
     }
     assert!(functions > 60, "found only {functions} functions");

@@ -94,6 +94,9 @@ fn resize_reads_every_format_and_stride() {
         (PixelFormat::Bgr8, &[2, 1, 0]),
         (PixelFormat::Rgba8, &[0, 1, 2, 3]),
         (PixelFormat::Bgra8, &[2, 1, 0, 3]),
+        // What lies in the fourth byte of these is nobody's business.
+        (PixelFormat::Rgbx8, &[0, 1, 2, 0]),
+        (PixelFormat::Bgrx8, &[2, 1, 0, 1]),
     ] {
         for pad in [0, 1, 13] {
             let mut data = Vec::new();
@@ -368,9 +371,14 @@ fn views_that_do_not_fit_their_buffer_are_refused() {
 fn lossless_formats_return_the_same_pixels() {
     let (w, h) = (19, 11);
     for format in [FileFormat::Png, FileFormat::WebP] {
-        for (pixels, channels) in
-            [(PixelFormat::Rgb8, 3), (PixelFormat::Bgr8, 3), (PixelFormat::Gray8, 1), (PixelFormat::Rgba8, 4)]
-        {
+        for (pixels, channels) in [
+            (PixelFormat::Rgb8, 3),
+            (PixelFormat::Bgr8, 3),
+            (PixelFormat::Gray8, 1),
+            (PixelFormat::Rgba8, 4),
+            (PixelFormat::Rgbx8, 4),
+            (PixelFormat::Bgrx8, 4),
+        ] {
             let data = noise(w + 2, h, channels, 0);
             let view = ImageView::new(&data, w, h, (w + 2) * channels, pixels).unwrap();
             let back = Picture::decode(&encode(&view, format).unwrap()).unwrap();

@@ -19,22 +19,20 @@ pack() {
     root="$(cd "$here/.." && pwd)"
     mkdir -p "$to"/{bin,sim} && to="$(cd "$to" && pwd)"
     cd "$root"
-    # The dev profile is enough for a dry run.
-    local flags=("--profile=${SAM3_PACK_PROFILE:-release}" ${SAM3_PACK_FLAGS:-})
-    # Executables by what cargo says it built.
-    built() {
-        cargo "$@" --message-format=json | python3 -c '
+    # Flags for cargo; for a dry run, what `cargo test` makes is enough: SAM3_PACK_FLAGS=
+    local flags
+    read -ra flags <<< "${SAM3_PACK_FLAGS---release}"
+    # Executables by what cargo says it built; the program is built for the tests.
+    cargo test "${flags[@]}" --no-run --test ops --test golden --bench cuda --message-format=json | python3 -c '
 import json, sys
 for line in sys.stdin:
     m = json.loads(line)
-    if m.get("executable"): print(m["target"]["name"], m["executable"])'
-    }
-    {
-        built build "${flags[@]}" --bin sam3
-        built test "${flags[@]}" --no-run --test ops --test golden
-        built test "${flags[@]}" --no-run --bench cuda
-    } | while read -r name file; do
-        cp "$file" "$to/bin/$name" && strip "$to/bin/$name"
+    if m.get("executable"): print(m["target"]["name"], m["executable"])' |
+        while read -r name file; do
+            cp "$file" "$to/bin/$name" && strip "$to/bin/$name"
+        done
+    for name in sam3 ops golden cuda; do
+        [ -x "$to/bin/$name" ] || { echo "gpu_check.sh: cargo did not build $name" >&2 && exit 1; }
     done
     tools/with_simulated_gpu.sh true
     cp target/simulated-gpu/libcuda.so.1 "$to/sim/"

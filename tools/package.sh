@@ -14,13 +14,17 @@
 # the library, with libsam3.a as Rust leaves it; here its only global symbols are those of the header.
 #
 #   tools/package.sh [--profile NAME]    cargo's profile: release
-#                    [--features LIST]   of the library besides capi: cuda, or "" for none; avif is refused, see below
+#                    [--features LIST]   of the library besides capi: the crate's own defaults without cli, serve and avif;
+#                                        "" for none; avif is refused, see below
 #                    [--program PATH]    puts this program into bin/ instead of building it; "" for none
 #                    [--out DIR]         where the folder and the archive go: target/package
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-profile=release features=cuda out=target/package build_program=1 program=""
+# The features that are on by default and concern the library.
+features="$(awk '/^default = \[/ { on = 1 } on { print } on && /\]/ { exit }' Cargo.toml | grep -o '"[^"]*"' | tr -d '"' |
+    grep -vx -e cli -e serve -e avif | paste -sd ,)"
+profile=release out=target/package build_program=1 program=""
 while [ $# -gt 0 ]; do
     case "$1" in
         --profile) profile="$2" ;;

@@ -2,7 +2,7 @@
    "drawing" is a sleep of a few milliseconds; what each frame spends on segmentation is measured and printed.
 
        cc -std=c99 frames.c $(pkg-config --cflags --libs sam3) -o frames
-       ./frames CHECKPOINT
+       ./frames CHECKPOINT|demo
 */
 #define _POSIX_C_SOURCE 200809L
 #include <inttypes.h>
@@ -47,7 +47,7 @@ static void draw(uint8_t *pixels, int frame) {
 
 int main(int argc, char **argv) {
     if (argc != 2) {
-        fprintf(stderr, "usage: %s CHECKPOINT\n", argv[0]);
+        fprintf(stderr, "usage: %s CHECKPOINT|demo\n", argv[0]);
         return EXIT_FAILURE;
     }
     static uint8_t frame[4 * WIDTH * HEIGHT], shown[WIDTH * HEIGHT];
@@ -55,7 +55,8 @@ int main(int argc, char **argv) {
     sam3_session *session = NULL;
     sam3_prompt *prompt = NULL;
     sam3_job *job = NULL;
-    check(sam3_model_open(argv[1], NULL, &model, &error));
+    int demo = strcmp(argv[1], "demo") == 0;
+    check(demo ? sam3_model_open_demo(NULL, &model, &error) : sam3_model_open(argv[1], NULL, &model, &error));
     check(sam3_session_new(model, &session, &error));
     check(sam3_prompt_new_object(&prompt, &error));
     sam3_point middle = {WIDTH / 2.0f, HEIGHT / 2.0f, 1};
@@ -72,7 +73,7 @@ int main(int argc, char **argv) {
 
     double worst = 0, total = 0;
     int masks = 0;
-    for (int n = 0; n < FRAMES || masks == 0; n++) {
+    for (int n = 0; n < FRAMES || masks < 2; n++) {
         draw(frame, n);
         double start = now_ms();
         uint32_t done = 0;

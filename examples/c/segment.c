@@ -1,6 +1,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "sam3.h"
 
@@ -17,7 +18,7 @@ static void check(int32_t status) {
 
 int main(int argc, char **argv) {
     if (argc != 4) {
-        fprintf(stderr, "usage: %s CHECKPOINT PICTURE PHRASE\n", argv[0]);
+        fprintf(stderr, "usage: %s CHECKPOINT|demo PICTURE PHRASE\n", argv[0]);
         return EXIT_FAILURE;
     }
     sam3_model *model = NULL;
@@ -26,8 +27,9 @@ int main(int argc, char **argv) {
     sam3_prompt *prompt = NULL;
     sam3_result *result = NULL;
 
-    /* Once: the weights, and scratch memory for one caller at a time. */
-    check(sam3_model_open(argv[1], NULL, &model, &error));
+    /* Once: the weights, those in the library or a checkpoint's, and scratch memory for one caller at a time. */
+    int demo = strcmp(argv[1], "demo") == 0;
+    check(demo ? sam3_model_open_demo(NULL, &model, &error) : sam3_model_open(argv[1], NULL, &model, &error));
     check(sam3_session_new(model, &session, &error));
     /* Once per picture. */
     check(sam3_encode_file(session, argv[2], &image, &error));

@@ -2,7 +2,7 @@
 // found, writes the masks.
 //
 //     c++ -std=c++17 segment.cpp $(pkg-config --cflags --libs sam3) -o segment
-//     ./segment CHECKPOINT PICTURE PHRASE [FOLDER]
+//     ./segment CHECKPOINT|demo PICTURE PHRASE [FOLDER]
 #include <cinttypes>
 #include <cstdio>
 #include <fstream>
@@ -20,10 +20,12 @@ static void write_pgm(const std::string &path, const sam3_mask_view &mask) {
 
 int main(int argc, char **argv) try {
     if (argc != 4 && argc != 5) {
-        std::fprintf(stderr, "usage: %s CHECKPOINT PICTURE PHRASE [FOLDER]\n", argv[0]);
+        std::fprintf(stderr, "usage: %s CHECKPOINT|demo PICTURE PHRASE [FOLDER]\n", argv[0]);
         return 1;
     }
-    const sam3::Model model = sam3::Model::open(argv[1]);        // once; share it between threads
+    const std::string checkpoint = argv[1];
+    // Once, to be shared between threads: the model in the library, or a checkpoint.
+    const sam3::Model model = checkpoint == "demo" ? sam3::Model::open_demo() : sam3::Model::open(checkpoint);
     sam3::Session session = model.session();                     // once per thread
     const sam3::Image image = session.encode_file(argv[2]);      // once per picture
     const sam3::Prompt prompt = sam3::Prompt::concept_(argv[3]);

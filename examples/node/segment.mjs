@@ -1,7 +1,7 @@
 // Node.js through koffi: finds what a phrase names, says what it found, writes the masks.
 //
 //     npm install
-//     SAM3_LIBRARY=PREFIX/lib/libsam3.so.0.1 node segment.mjs CHECKPOINT PICTURE PHRASE [FOLDER]
+//     SAM3_LIBRARY=PREFIX/lib/libsam3.so.0.1 node segment.mjs CHECKPOINT|demo PICTURE PHRASE [FOLDER]
 //
 // Calls of a second or so block the event loop here; koffi's `call.async(…)` runs one on a thread of its own. A session
 // takes one call at a time.
@@ -50,6 +50,7 @@ function maker(name, parameters) {
 }
 
 const modelOpen = maker('model_open', 'const char *path, sam3_model_options *options');
+const modelOpenDemo = maker('model_open_demo', 'sam3_model_options *options');
 const sessionNew = maker('session_new', 'sam3_model *model');
 const promptNew = maker('prompt_new_concept', 'const char *text');
 const segment = maker(
@@ -66,7 +67,7 @@ const maskView = fallible(
 
 const [checkpoint, picture, phrase, folder] = process.argv.slice(2);
 if (phrase === undefined) {
-    console.error('usage: node segment.mjs CHECKPOINT PICTURE PHRASE [FOLDER]');
+    console.error('usage: node segment.mjs CHECKPOINT|demo PICTURE PHRASE [FOLDER]');
     process.exit(1);
 }
 const handles = [];
@@ -75,7 +76,8 @@ const keep = (type, handle) => {
     return handle;
 };
 try {
-    const model = keep('model', modelOpen(checkpoint, null)); // once
+    // Once: the model in the library, or a checkpoint.
+    const model = keep('model', checkpoint === 'demo' ? modelOpenDemo(null) : modelOpen(checkpoint, null));
     const session = keep('session', sessionNew(model)); // once per thread
     const image = [null];
     encodeFile(session, picture, image); // once per picture

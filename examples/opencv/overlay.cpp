@@ -2,19 +2,20 @@
 // colour of its own.
 //
 //     c++ -std=c++17 overlay.cpp $(pkg-config --cflags --libs sam3 opencv4) -o overlay
-//     ./overlay CHECKPOINT PICTURE PHRASE OVERLAY [X Y WIDTH HEIGHT]
+//     ./overlay CHECKPOINT|demo PICTURE PHRASE OVERLAY [X Y WIDTH HEIGHT]
 //
 // With a rectangle it looks at that part of the picture alone, which is a cv::Mat that shares the picture's pixels.
 #include <cstdio>
 #include <cstdlib>
 #include <opencv2/imgcodecs.hpp>
 #include <opencv2/imgproc.hpp>
+#include <string>
 
 #include "sam3_opencv.hpp"
 
-// Half the colour, half the picture, inside the mask; its outline in full.
+// Half the colour, half the picture, inside the mask; its outline in full. The first colour is magenta, which few things are.
 static void paint(cv::Mat &part, const cv::Mat &mask, std::uint32_t index) {
-    const cv::Mat hue(1, 1, CV_8UC3, cv::Scalar((index * 67) % 180, 200, 255));
+    const cv::Mat hue(1, 1, CV_8UC3, cv::Scalar((150 + index * 67) % 180, 255, 255));
     cv::Mat bgr, blend;
     cv::cvtColor(hue, bgr, cv::COLOR_HSV2BGR);
     const cv::Vec3b color = bgr.at<cv::Vec3b>(0, 0);
@@ -27,7 +28,7 @@ static void paint(cv::Mat &part, const cv::Mat &mask, std::uint32_t index) {
 
 int main(int argc, char **argv) try {
     if (argc != 5 && argc != 9) {
-        std::fprintf(stderr, "usage: %s CHECKPOINT PICTURE PHRASE OVERLAY [X Y WIDTH HEIGHT]\n", argv[0]);
+        std::fprintf(stderr, "usage: %s CHECKPOINT|demo PICTURE PHRASE OVERLAY [X Y WIDTH HEIGHT]\n", argv[0]);
         return 1;
     }
     cv::Mat picture = cv::imread(argv[2], cv::IMREAD_COLOR);
@@ -39,7 +40,8 @@ int main(int argc, char **argv) try {
     if (argc == 9) where &= cv::Rect(std::atoi(argv[5]), std::atoi(argv[6]), std::atoi(argv[7]), std::atoi(argv[8]));
     cv::Mat part = picture(where);  // the same pixels; its rows lie as far apart as the picture's
 
-    const sam3::Model model = sam3::Model::open(argv[1]);
+    const std::string checkpoint = argv[1];
+    const sam3::Model model = checkpoint == "demo" ? sam3::Model::open_demo() : sam3::Model::open(checkpoint);
     sam3::Session session = model.session();
     const sam3::Image image = session.encode(sam3::view(part));
     const sam3::Result result = session.segment(image, sam3::Prompt::concept_(argv[3]));

@@ -1,6 +1,6 @@
 """Python through ctypes, which comes with Python: finds what a phrase names, says what it found, writes the masks.
 
-    SAM3_LIBRARY=PREFIX/lib/libsam3.so.0.1 python3 segment.py CHECKPOINT PICTURE PHRASE [FOLDER]
+    SAM3_LIBRARY=PREFIX/lib/libsam3.so.0.1 python3 segment.py CHECKPOINT|demo PICTURE PHRASE [FOLDER]
 """
 
 import ctypes
@@ -61,6 +61,7 @@ def free(name):
 
 handle = POINTER(c_void_p)
 model_open = declare("sam3_model_open", c_char_p, c_void_p, handle)
+model_open_demo = declare("sam3_model_open_demo", c_void_p, handle)
 session_new = declare("sam3_session_new", c_void_p, handle)
 encode_file = declare("sam3_encode_file", c_void_p, c_char_p, handle)
 prompt_new_concept = declare("sam3_prompt_new_concept", c_char_p, handle)
@@ -72,7 +73,10 @@ if len(sys.argv) not in (4, 5):
     sys.exit(__doc__)
 model, session, image, prompt, result = (c_void_p() for _ in range(5))
 try:
-    model_open(os.fsencode(sys.argv[1]), None, byref(model))  # once
+    if sys.argv[1] == "demo":
+        model_open_demo(None, byref(model))  # the model in the library
+    else:
+        model_open(os.fsencode(sys.argv[1]), None, byref(model))  # once
     session_new(model, byref(session))  # once per thread
     encode_file(session, os.fsencode(sys.argv[2]), byref(image))  # once per picture
     prompt_new_concept(sys.argv[3].encode(), byref(prompt))

@@ -2,10 +2,11 @@
    texture over the frame when it is there.
 
        cc -std=c99 game.c $(pkg-config --cflags --libs sam3 sdl2) -o game
-       ./game CHECKPOINT [FRAMES]
+       ./game CHECKPOINT|demo [FRAMES [SCREENSHOT.bmp]]
 
    The frame is drawn on the CPU, 30 times a second; it is the picture to segment, and a click in the middle the question.
-   It ends when the window is closed, or after so many frames, a mask among them, and says what they spent on segmentation. */
+   It ends when the window is closed, or after so many frames, a mask among them, and says what they spent on segmentation.
+   The model in the library answers within a frame or two. */
 #define _GNU_SOURCE /* RUSAGE_THREAD */
 #include <SDL.h>
 #include <stdio.h>
@@ -41,7 +42,7 @@ static long preempted(void) {
     return usage.ru_nivcsw;
 }
 
-/* BGRA, as SDL's ARGB8888 lies in memory: a bright disc that wanders over a dark ground. */
+/* BGRX, as frame buffers lie in memory: a bright disc that wanders over a dark ground. */
 static void draw(uint8_t *pixels, int frame) {
     int cx = WIDTH / 2 + frame % 80 - 40, cy = HEIGHT / 2 - frame % 50 + 25;
     for (int y = 0; y < HEIGHT; y++) {
@@ -51,7 +52,7 @@ static void draw(uint8_t *pixels, int frame) {
             p[0] = (uint8_t)(inside ? 200 : x / 8);
             p[1] = (uint8_t)(inside ? 220 : y / 8);
             p[2] = (uint8_t)(inside ? 240 : 30);
-            p[3] = 255;
+            p[3] = 0;
         }
     }
 }
@@ -67,7 +68,7 @@ static void show(SDL_Texture *texture, const uint8_t *mask, uint8_t *argb) {
 
 int main(int argc, char **argv) {
     if (argc < 2) {
-        fprintf(stderr, "usage: %s CHECKPOINT [FRAMES]\n", argv[0]);
+        fprintf(stderr, "usage: %s CHECKPOINT|demo [FRAMES [SCREENSHOT.bmp]]\n", argv[0]);
         return EXIT_FAILURE;
     }
     int frames = argc > 2 ? atoi(argv[2]) : 300;
@@ -77,7 +78,7 @@ int main(int argc, char **argv) {
     check_sdl(window != NULL);
     SDL_Renderer *renderer = SDL_CreateRenderer(window, -1, SDL_RENDERER_SOFTWARE);
     check_sdl(renderer != NULL);
-    SDL_Texture *scene = SDL_CreateTexture(renderer, SDL_PIXELFORMAT_ARGB8888, SDL_TEXTUREACCESS_STREAMING, WIDTH, HEIGHT);
+    SDL_Texture *scene = SDL_CreateTexture(renderer, SDL_PIXELFORMAT_RGB888, SDL_TEXTUREACCESS_STREAMING, WIDTH, HEIGHT);
     SDL_Texture *over = SDL_CreateTexture(renderer, SDL_PIXELFORMAT_ARGB8888, SDL_TEXTUREACCESS_STREAMING, WIDTH, HEIGHT);
     check_sdl(scene != NULL && over != NULL && SDL_SetTextureBlendMode(over, SDL_BLENDMODE_BLEND) == 0);
 
@@ -90,7 +91,8 @@ int main(int argc, char **argv) {
     check(sam3_model_options_new(&options, &error));
     int cores = SDL_GetCPUCount();
     check(sam3_model_options_set_threads(options, (uint32_t)(cores > 1 ? cores - 1 : 1), &error));
-    check(sam3_model_open(argv[1], options, &model, &error));
+    int demo = strcmp(argv[1], "demo") == 0;
+    check(demo ? sam3_model_open_demo(options, &model, &error) : sam3_model_open(argv[1], options, &model, &error));
     check(sam3_session_new(model, &session, &error));
     check(sam3_prompt_new_object(&prompt, &error));
     sam3_point middle = {WIDTH / 2.0f, HEIGHT / 2.0f, 1};
@@ -99,7 +101,7 @@ int main(int argc, char **argv) {
     sam3_image_view view;
     memset(&view, 0, sizeof view);
     view.size = sizeof view;
-    view.format = SAM3_FORMAT_BGRA8;
+    view.format = SAM3_FORMAT_BGRX8;
     view.width = WIDTH;
     view.height = HEIGHT;
     view.data = frame;
@@ -146,6 +148,14 @@ int main(int argc, char **argv) {
            "ran something else\n",
            n, masks, total / (n > 0 ? n : 1), worst, LIMIT_MS, over_limit, excused);
 
+    if (argc > 3) {
+        SDL_Surface *shot = SDL_CreateRGBSurfaceWithFormat(0, WIDTH, HEIGHT, 24, SDL_PIXELFORMAT_RGB24);
+        check_sdl(shot != NULL && SDL_RenderCopy(renderer, scene, NULL, NULL) == 0);
+        check_sdl(SDL_RenderCopy(renderer, over, NULL, NULL) == 0);
+        check_sdl(SDL_RenderReadPixels(renderer, NULL, SDL_PIXELFORMAT_RGB24, shot->pixels, shot->pitch) == 0);
+        check_sdl(SDL_SaveBMP(shot, argv[3]) == 0);
+        SDL_FreeSurface(shot);
+    }
     sam3_job_free(job); /* Stops what is still running. */
     sam3_session_free(session);
     sam3_prompt_free(prompt);

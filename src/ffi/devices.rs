@@ -60,8 +60,8 @@ unsafe impl Sized32 for sam3_device {
 
 /// Lists the devices that a model can be opened on: the CPU first, then GPUs that there are kernels for, none without a
 /// driver or where `sam3_build_info()` says `cuda: no`, and the reference last. Asking a GPU that is not in use for its
-/// free memory takes a tenth of a second. `*out` is the caller's, freed with `sam3_devices_free`; NULL after a failure. Any
-/// thread.
+/// free memory takes a tenth of a second. `*out` is the caller's, freed with `sam3_devices_free`; NULL after a failure.
+/// Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_devices_new(out: *mut *mut sam3_devices, error: *mut *mut sam3_error) -> i32 {
     let body = || {
@@ -132,7 +132,7 @@ pub unsafe extern "C" fn sam3_devices_get(
     unsafe { call(error, body) }
 }
 
-/// Frees the list and its strings. NULL is ignored.
+/// Frees the list and its strings. NULL is ignored. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_devices_free(devices: *mut sam3_devices) {
     // SAFETY: the caller's promise, see the module's text.

@@ -45,7 +45,7 @@ pub unsafe extern "C" fn sam3_error_message(error: *const sam3_error) -> *const 
     }
 }
 
-/// Frees an error. NULL is ignored.
+/// Frees an error. NULL is ignored. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_error_free(error: *mut sam3_error) {
     // SAFETY: the caller's promise, see the module's text.

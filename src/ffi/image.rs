@@ -15,14 +15,19 @@ use crate::{Error, ImageEmbedding, Result, Timings};
 pub const SAM3_FORMAT_RGB8: u32 = 0;
 /// 3 bytes a pixel: blue, green, red. OpenCV's.
 pub const SAM3_FORMAT_BGR8: u32 = 1;
-/// 4 bytes a pixel: red, green, blue, straight alpha. Transparent pixels are laid over white.
+/// 4 bytes a pixel: red, green, blue, straight alpha. Pixels are laid over white by it: a picture of alpha 0 is white.
 pub const SAM3_FORMAT_RGBA8: u32 = 2;
-/// 4 bytes a pixel: blue, green, red, straight alpha. Transparent pixels are laid over white.
+/// 4 bytes a pixel: blue, green, red, straight alpha. Pixels are laid over white by it: a picture of alpha 0 is white.
 pub const SAM3_FORMAT_BGRA8: u32 = 3;
 /// 1 byte a pixel.
 pub const SAM3_FORMAT_GRAY8: u32 = 4;
+/// 4 bytes a pixel: red, green, blue, and one that is not looked at.
+pub const SAM3_FORMAT_RGBX8: u32 = 5;
+/// 4 bytes a pixel: blue, green, red, and one that is not looked at: frame buffers, whose alpha is often 0.
+pub const SAM3_FORMAT_BGRX8: u32 = 6;
 
-/// Pixels that belong to the host, upright. Set `size` to `sizeof(sam3_image_view)`.
+/// Pixels that belong to the host: upright, in sRGB as files and screens have it. Set `size` to
+/// `sizeof(sam3_image_view)`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct sam3_image_view {
@@ -70,6 +75,8 @@ impl<'a> Pixels<'a> {
             SAM3_FORMAT_RGBA8 => PixelFormat::Rgba8,
             SAM3_FORMAT_BGRA8 => PixelFormat::Bgra8,
             SAM3_FORMAT_GRAY8 => PixelFormat::Gray8,
+            SAM3_FORMAT_RGBX8 => PixelFormat::Rgbx8,
+            SAM3_FORMAT_BGRX8 => PixelFormat::Bgrx8,
             other => {
                 return Err(Error::invalid(format!("view.format: expected a SAM3_FORMAT_ constant, found {other}")));
             }
@@ -230,7 +237,7 @@ pub unsafe extern "C" fn sam3_image_timing(
     unsafe { call(error, body) }
 }
 
-/// Frees this handle. NULL is ignored.
+/// Frees this handle. NULL is ignored. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_image_free(image: *mut sam3_image) {
     // SAFETY: the caller's promise, see the module's text.

@@ -90,6 +90,9 @@ impl Drop for sam3_job {
 /// Begins `sam3_encode` and returns. The pixels are copied first, so they may be freed or overwritten at once. `*out`
 /// is the caller's, freed with `sam3_job_free`; NULL after a failure. Any thread.
 ///
+/// Copying the pixels and starting a thread is all that this waits for. The session is free for the next call as soon as
+/// the job is done, taken or not.
+///
 /// Failures here are those of arguments, `SAM3_BUSY` and `SAM3_OUT_OF_MEMORY`; `sam3_job_take` returns the others.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_submit_encode(
@@ -253,8 +256,8 @@ pub unsafe extern "C" fn sam3_job_take(
     unsafe { call(error, body) }
 }
 
-/// Stops the job: its outcome is `SAM3_CANCELLED`, unless it is past its last step. Returns at once. NULL is ignored. Any
-/// thread.
+/// Stops the job: its outcome is `SAM3_CANCELLED`, unless it is past its last step. Returns at once. NULL is ignored.
+/// Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_job_cancel(job: *const sam3_job) {
     // SAFETY: the caller's promise, see the module's text.
@@ -263,7 +266,8 @@ pub unsafe extern "C" fn sam3_job_cancel(job: *const sam3_job) {
     }
 }
 
-/// Frees a job. NULL is ignored. One that is not done is stopped, and waited for: poll first where that must not be.
+/// Frees a job. NULL is ignored. One that is not done is stopped, and waited for until its next step: where that must
+/// not be, call `sam3_job_cancel` and free it when `sam3_job_poll` says that it is done. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_job_free(job: *mut sam3_job) {
     // SAFETY: the caller's promise, see the module's text.

@@ -276,6 +276,7 @@ pub unsafe extern "C" fn sam3_model_get_info(
 }
 
 /// Frees this handle. NULL is ignored. If it was the last one of its model, this waits for the model's threads to end.
+/// Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_model_free(model: *mut sam3_model) {
     // SAFETY: the caller's promise, see the module's text.

@@ -16,7 +16,7 @@ pub const SAM3_PRECISION_F32: u32 = 1;
 /// Brain floats of 16 bits between layers, sums in 32 bits.
 pub const SAM3_PRECISION_BF16: u32 = 2;
 
-/// How a model is opened. One thread at a time; a model keeps a copy.
+/// How a model is opened. Any thread; a model keeps a copy.
 pub struct sam3_model_options(Mutex<(ModelOptions, Log)>);
 
 impl sam3_model_options {
@@ -32,7 +32,7 @@ impl sam3_model_options {
 }
 
 /// Default options: the fastest device, one thread per physical core, no log. `*out` is the caller's, freed with
-/// `sam3_model_options_free`.
+/// `sam3_model_options_free`. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_model_options_new(out: *mut *mut sam3_model_options, error: *mut *mut sam3_error) -> i32 {
     let body = || {
@@ -46,7 +46,7 @@ pub unsafe extern "C" fn sam3_model_options_new(out: *mut *mut sam3_model_option
 }
 
 /// Sets where the model runs: a `SAM3_DEVICE_` constant, and which of its kind, 0 where there is but one. Whether it is
-/// there shows when the model is opened.
+/// there shows when the model is opened. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_model_options_set_device(
     options: *mut sam3_model_options,
@@ -79,6 +79,7 @@ pub unsafe extern "C" fn sam3_model_options_set_device(
 }
 
 /// Sets the number of CPU threads of the model, 0 for one per physical core. They belong to the model and end with it.
+/// Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_model_options_set_threads(
     options: *mut sam3_model_options,
@@ -103,7 +104,7 @@ pub unsafe extern "C" fn sam3_model_options_set_threads(
 }
 
 /// Sets the instruction set of the CPU kernels by its name in `sam3_device.isas`; NULL or "" for the best. Whether this
-/// machine has it shows when the model is opened.
+/// machine has it shows when the model is opened. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_model_options_set_isa(
     options: *mut sam3_model_options,
@@ -123,7 +124,7 @@ pub unsafe extern "C" fn sam3_model_options_set_isa(
 }
 
 /// Sets the precision, a `SAM3_PRECISION_` constant. Whether the device has it shows when the model is opened:
-/// `SAM3_UNSUPPORTED` if not. GPUs have both, CPUs 32-bit floats.
+/// `SAM3_UNSUPPORTED` if not. GPUs have both, CPUs 32-bit floats. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_model_options_set_precision(
     options: *mut sam3_model_options,
@@ -153,7 +154,7 @@ pub unsafe extern "C" fn sam3_model_options_set_precision(
 
 /// Sends the log up to `level`, a `SAM3_LOG_` constant, to `write` with `user`: of opening the model, and of all its
 /// sessions. `user` is not looked at; it and `write` have to stay valid until the model and all that came from it are
-/// freed. A NULL `write` turns the log off.
+/// freed. A NULL `write` turns the log off. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_model_options_set_log(
     options: *mut sam3_model_options,
@@ -177,14 +178,14 @@ pub unsafe extern "C" fn sam3_model_options_set_log(
     unsafe { call(error, body) }
 }
 
-/// Frees options. NULL is ignored; models opened with them stay as they are.
+/// Frees options. NULL is ignored; models opened with them stay as they are. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_model_options_free(options: *mut sam3_model_options) {
     // SAFETY: the caller's promise, see the module's text.
     unsafe { release(options) }
 }
 
-/// What a segmentation returns. One thread at a time; calls copy what they need.
+/// What a segmentation returns. Any thread; calls copy what they need.
 pub struct sam3_segment_options(Mutex<SegmentOptions>);
 
 impl sam3_segment_options {
@@ -198,7 +199,7 @@ impl sam3_segment_options {
 }
 
 /// Default options: thresholds of 0.5, all instances, one mask per object, no semantic masks. `*out` is the caller's,
-/// freed with `sam3_segment_options_free`.
+/// freed with `sam3_segment_options_free`. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_segment_options_new(
     out: *mut *mut sam3_segment_options,
@@ -222,7 +223,7 @@ fn probability(name: &str, value: f32) -> Result<f32> {
 }
 
 /// Sets the score above which instances of concepts are kept, 0 to 1, 0.5 by default. Objects are asked for by place,
-/// so they are always kept.
+/// so they are always kept. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_segment_options_set_threshold(
     options: *mut sam3_segment_options,
@@ -240,7 +241,7 @@ pub unsafe extern "C" fn sam3_segment_options_set_threshold(
     unsafe { call(error, body) }
 }
 
-/// Sets the probability above which a pixel belongs to a mask, 0 to 1, 0.5 by default.
+/// Sets the probability above which a pixel belongs to a mask, 0 to 1, 0.5 by default. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_segment_options_set_mask_threshold(
     options: *mut sam3_segment_options,
@@ -258,7 +259,8 @@ pub unsafe extern "C" fn sam3_segment_options_set_mask_threshold(
     unsafe { call(error, body) }
 }
 
-/// Sets how many instances a result holds at most, the best ones; 0, the default, for all.
+/// Sets how many instances a result holds at most, the best ones of all prompts together; 0, the default, for all. Any
+/// thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_segment_options_set_max_instances(
     options: *mut sam3_segment_options,
@@ -275,8 +277,8 @@ pub unsafe extern "C" fn sam3_segment_options_set_max_instances(
     unsafe { call(error, body) }
 }
 
-/// Sets whether an object prompt returns three masks, of a part, a whole and something between, instead of the best one:
-/// 0 (the default) or 1.
+/// Sets whether an object prompt returns three masks, of a part, a whole and something between, instead of the best
+/// one: 0 (the default) or 1. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_segment_options_set_multimask(
     options: *mut sam3_segment_options,
@@ -294,7 +296,8 @@ pub unsafe extern "C" fn sam3_segment_options_set_multimask(
     unsafe { call(error, body) }
 }
 
-/// Sets whether concept prompts also return their semantic mask, every pixel of the concept: 0 (the default) or 1.
+/// Sets whether concept prompts also return their semantic mask, every pixel of the concept: 0 (the default) or 1. Any
+/// thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_segment_options_set_semantic(
     options: *mut sam3_segment_options,
@@ -321,7 +324,7 @@ pub(super) fn flag(name: &str, value: u32) -> Result<bool> {
     }
 }
 
-/// Frees options. NULL is ignored.
+/// Frees options. NULL is ignored. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_segment_options_free(options: *mut sam3_segment_options) {
     // SAFETY: the caller's promise, see the module's text.

@@ -48,8 +48,8 @@ fn corners(b: &sam3_box) -> [f32; 4] {
 }
 
 /// A concept prompt: every instance of what the short noun phrase `text` names ("red car"), or of what exemplars show,
-/// or of both together. `text` is UTF-8; NULL if only exemplars follow. `*out` is the caller's, freed with
-/// `sam3_prompt_free`; NULL after a failure. Any thread.
+/// or of both together. `text` is UTF-8, of at most 30 of the published checkpoint's tokens, some twenty words; NULL if
+/// only exemplars follow. `*out` is the caller's, freed with `sam3_prompt_free`; NULL after a failure. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_prompt_new_concept(
     text: *const c_char,
@@ -209,7 +209,7 @@ pub unsafe extern "C" fn sam3_prompt_set_previous(
     unsafe { call(error, body) }
 }
 
-/// Frees a prompt. NULL is ignored. Calls that use it have a copy.
+/// Frees a prompt. NULL is ignored. Calls that use it have a copy. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_prompt_free(prompt: *mut sam3_prompt) {
     // SAFETY: the caller's promise, see the module's text.

@@ -209,7 +209,7 @@ pub unsafe extern "C" fn sam3_result_clone(result: *const sam3_result) -> *mut s
     }
 }
 
-/// Frees this handle, and with the last one all that was lent. NULL is ignored.
+/// Frees this handle, and with the last one all that was lent. NULL is ignored. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_result_free(result: *mut sam3_result) {
     // SAFETY: the caller's promise, see the module's text.

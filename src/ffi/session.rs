@@ -201,7 +201,8 @@ pub unsafe extern "C" fn sam3_session_new(
 }
 
 /// Sets the progress callback of all later steps, NULL for none; `user` is handed to it as it is. Both have to stay
-/// valid until they are replaced, or the session and its jobs are freed. Any thread.
+/// valid until they are replaced, or the session and its jobs are freed. A call that is running meanwhile may still be
+/// in the old ones, until it returns. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_session_set_progress(
     session: *mut sam3_session,
@@ -230,7 +231,7 @@ pub unsafe extern "C" fn sam3_cancel(session: *const sam3_session) {
     }
 }
 
-/// Frees a session. NULL is ignored. A job that it runs goes on. No call may be running on another thread.
+/// Frees a session. NULL is ignored. A job that it runs goes on. No call may be running on another thread. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_session_free(session: *mut sam3_session) {
     // SAFETY: the caller's promise, see the module's text.
@@ -313,8 +314,8 @@ pub unsafe extern "C" fn sam3_encode(
 }
 
 /// Reads a picture file, turns it upright, and looks at it: JPEG, PNG, WebP, GIF (first frame), BMP, TIFF (first page),
-/// and AVIF where `sam3_build_info()` says so, told apart by their content. `path` is UTF-8. Otherwise like
-/// `sam3_encode`.
+/// and AVIF where `sam3_build_info()` says so, told apart by their content; at most 178,956,970 pixels, 65,535 a side.
+/// `path` is UTF-8. Otherwise like `sam3_encode`.
 ///
 /// Failures: besides, `SAM3_IO`, `SAM3_IMAGE`, `SAM3_UNSUPPORTED`.
 #[unsafe(no_mangle)]
@@ -359,7 +360,8 @@ pub unsafe extern "C" fn sam3_encode_bytes(
     unsafe { call(error, body) }
 }
 
-/// Answers `count` prompts on one picture, at least one. Each is a question of its own: two phrases are two concepts.
+/// Answers `count` prompts on one picture, at least one. Each is a question of its own: two phrases are two concepts,
+/// and `sam3_instance.prompt` tells whose answer an instance is.
 /// `options` may be NULL for the defaults. `*out` is the caller's, freed with `sam3_result_free`; NULL after a failure.
 /// Any thread, one call at a time.
 ///

@@ -154,7 +154,7 @@ pub unsafe extern "C" fn sam3_polygons_ring(
     unsafe { call(error, body) }
 }
 
-/// Frees outlines. NULL is ignored.
+/// Frees outlines. NULL is ignored. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sam3_polygons_free(polygons: *mut sam3_polygons) {
     // SAFETY: the caller's promise, see the module's text.

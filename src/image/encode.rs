@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use ::image::codecs::{jpeg::JpegEncoder, png::PngEncoder, webp::WebPEncoder};
 use ::image::{ExtendedColorType, ImageEncoder};
 
-use super::{ImageView, PixelFormat, reserve};
+use super::{ImageView, PixelFormat, push_rgb, reserve};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Quality of JPEG files on libjpeg's scale of 1 to 100, where 95 is the most that is worth its bytes.
@@ -112,17 +112,17 @@ fn packed(view: &ImageView<'_>) -> Result<(Vec<u8>, ExtendedColorType)> {
     let mut pixels = Vec::new();
     let len = w.checked_mul(h).and_then(|n| n.checked_mul(format.bytes_per_pixel()));
     reserve(&mut pixels, len, w, h)?;
+    let reordered = matches!(format, PixelFormat::Bgr8 | PixelFormat::Rgbx8 | PixelFormat::Bgrx8);
     for y in 0..h {
-        pixels.extend_from_slice(view.row(y));
+        match reordered {
+            true => push_rgb(view.row(y), format, &mut pixels),
+            false => pixels.extend_from_slice(view.row(y)),
+        }
     }
     let color = match format {
         PixelFormat::Gray8 => ExtendedColorType::L8,
-        PixelFormat::Rgb8 => ExtendedColorType::Rgb8,
+        PixelFormat::Rgb8 | PixelFormat::Bgr8 | PixelFormat::Rgbx8 | PixelFormat::Bgrx8 => ExtendedColorType::Rgb8,
         PixelFormat::Rgba8 => ExtendedColorType::Rgba8,
-        PixelFormat::Bgr8 => {
-            pixels.as_chunks_mut::<3>().0.iter_mut().for_each(|p| p.swap(0, 2));
-            ExtendedColorType::Rgb8
-        }
         PixelFormat::Bgra8 => {
             pixels.as_chunks_mut::<4>().0.iter_mut().for_each(|p| p.swap(0, 2));
             ExtendedColorType::Rgba8

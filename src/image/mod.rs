@@ -49,6 +49,10 @@ pub enum PixelFormat {
     Bgra8,
     /// One grey sample.
     Gray8,
+    /// Red, green, blue, and a byte that means nothing.
+    Rgbx8,
+    /// Blue, green, red, and a byte that means nothing: what is drawn to a screen.
+    Bgrx8,
 }
 
 impl PixelFormat {
@@ -57,7 +61,7 @@ impl PixelFormat {
         match self {
             Self::Gray8 => 1,
             Self::Rgb8 | Self::Bgr8 => 3,
-            Self::Rgba8 | Self::Bgra8 => 4,
+            Self::Rgba8 | Self::Bgra8 | Self::Rgbx8 | Self::Bgrx8 => 4,
         }
     }
 }
@@ -166,6 +170,8 @@ fn push_rgb(row: &[u8], format: PixelFormat, out: &mut Vec<u8>) {
         PixelFormat::Bgra8 => {
             out.extend(row.as_chunks::<4>().0.iter().flat_map(|&[b, g, r, a]| [r, g, b].map(|v| over_white(v, a))));
         }
+        PixelFormat::Rgbx8 => out.extend(row.as_chunks::<4>().0.iter().flat_map(|&[r, g, b, _]| [r, g, b])),
+        PixelFormat::Bgrx8 => out.extend(row.as_chunks::<4>().0.iter().flat_map(|&[b, g, r, _]| [r, g, b])),
         PixelFormat::Gray8 => out.extend(row.iter().flat_map(|&v| [v; 3])),
     }
 }

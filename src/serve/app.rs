@@ -189,9 +189,8 @@ impl App {
             f()
         });
         task.await.map_err(|e| {
-            self.log.error("panic", &e.to_string());
             self.metrics.panicked();
-            ApiError::internal()
+            ApiError::internal().because(e.to_string())
         })
     }
 

@@ -4,6 +4,8 @@
 //! with the types of pydantic for fields and fal's own (`image_load_error`, `file_download_error`) for what fields lead
 //! to. *Everything else*: `{"detail": "words", "error_type": "request_timeout"}`, the type again in `X-Fal-Error-Type`.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
@@ -26,7 +28,13 @@ pub struct ApiError {
     retry_after: Option<u64>,
     /// Whether the deadline that passed was the caller's own (`x-fal-request-timeout`), which clients do not retry.
     user_timeout: bool,
+    /// What the log is told, and the caller is not.
+    cause: Option<Cause>,
 }
+
+/// Why a request failed, for the log: it goes along with the answer, as an extension, to where the request is logged.
+#[derive(Clone, Debug)]
+pub struct Cause(pub Arc<str>);
 
 pub type ApiResult<T> = std::result::Result<T, ApiError>;
 
@@ -74,7 +82,7 @@ impl ApiError {
     fn plain(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Self {
         let detail: String = detail.into();
         let body = json!({ "detail": detail, "error_type": kind });
-        Self { status, body, kind, retry_after: None, user_timeout: false }
+        Self { status, body, kind, retry_after: None, user_timeout: false, cause: None }
     }
 
     /// 422 with a list of fields.
@@ -86,7 +94,18 @@ impl ApiError {
             kind: "validation",
             retry_after: None,
             user_timeout: false,
+            cause: None,
         }
+    }
+
+    /// With what only the log is told.
+    pub fn because(mut self, cause: impl Into<String>) -> Self {
+        self.cause = Some(Cause(cause.into().into()));
+        self
+    }
+
+    pub fn cause(&self) -> Option<&str> {
+        self.cause.as_ref().map(|c| &*c.0)
     }
 
     /// 422 for one top-level field.
@@ -171,9 +190,9 @@ impl ApiError {
             ErrorKind::Cancelled => Self::cancelled(),
             ErrorKind::OutOfMemory => {
                 let detail = "out of memory";
-                Self::plain(StatusCode::SERVICE_UNAVAILABLE, "runner_server_error", detail)
+                Self::plain(StatusCode::SERVICE_UNAVAILABLE, "runner_server_error", detail).because(error.to_string())
             }
-            _ => Self::internal(),
+            _ => Self::internal().because(error.to_string()),
         }
     }
 
@@ -234,6 +253,9 @@ impl ApiError {
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Key"));
+        }
+        if let Some(cause) = &self.cause {
+            response.extensions_mut().insert(cause.clone());
         }
         response
     }

@@ -1,4 +1,4 @@
-//! fal's routes: endpoints, the queue, uploads.
+//! fal's routes: endpoints and the queue; uploads are in `storage`.
 //!
 //! Of fal's request headers, `x-fal-request-timeout` is obeyed; `x-fal-queue-priority`, `x-fal-runner-hint`,
 //! `x-fal-object-lifecycle-preference` and `x-fal-store-io` are accepted and change nothing: there is one runner, one
@@ -21,9 +21,7 @@ use super::error::{ApiError, ApiResult, json_response};
 use super::fetch;
 use super::http::{Ctx, query};
 use super::queue::{self, Cancelled, Submitted};
-use super::random;
 use super::run::{ENDPOINTS, Endpoint};
-use super::schema::{Kind, optional};
 
 /// Most tries to deliver to a webhook, as fal's, and the longest pause between two: all together somewhat over 2 hours.
 const DELIVERIES: u32 = 10;
@@ -38,10 +36,7 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/queue/{owner}/{alias}/requests/{id}", get(result))
         .route("/queue/{owner}/{alias}/requests/{id}/status", get(status))
         .route("/queue/{owner}/{alias}/requests/{id}/status/stream", get(status_stream))
-        .route("/queue/{owner}/{alias}/requests/{id}/cancel", put(cancel))
-        .route("/storage/upload/initiate", post(initiate))
-        .route("/storage/upload/put/{id}", put(upload))
-        .route("/files/{id}/{name}", get(file));
+        .route("/queue/{owner}/{alias}/requests/{id}/cancel", put(cancel));
     for (path, endpoint) in ENDPOINTS {
         router = router
             .route(&format!("/{path}"), post(call).layer(Extension(endpoint)))
@@ -103,6 +98,9 @@ async fn submit(
         let (app, id) = (app.clone(), ctx.id.clone());
         tokio::spawn(async move {
             let outcome = run_queued(&app, &ctx, endpoint, &queued, body, place).await;
+            if let Some(cause) = outcome.as_ref().err().and_then(ApiError::cause) {
+                app.log.failed(&id, cause);
+            }
             queued.end(outcome);
             if let Some(url) = webhook {
                 deliver(&app, &url, &id, &queued).await;
@@ -260,65 +258,4 @@ async fn deliver(app: &App, url: &str, id: &str, queued: &Submitted) {
         tokio::time::sleep(pause).await;
         pause = (pause * 3).min(LONGEST_PAUSE);
     }
-}
-
-/// What an upload is announced with.
-pub fn initiate_schema() -> Kind {
-    Kind::Object(vec![
-        optional("content_type", Kind::Text(200), "Type of the file.").or(json!("application/octet-stream")),
-        optional("file_name", Kind::Text(1000), "Name of the file.").or(json!("file")),
-    ])
-}
-
-/// Announces an upload: where to send it, and what it will be called.
-async fn initiate(
-    State(app): State<Arc<App>>,
-    Extension(ctx): Extension<Ctx>,
-    request: Request<Body>,
-) -> Response<Body> {
-    let announced = async {
-        let body = app.body(request).await?;
-        let input = initiate_schema().read(&body.bytes)?;
-        let text = |name: &str| input[name].as_str().unwrap_or_default().to_owned();
-        let (id, path) = app.files.announce(&text("file_name"), &text("content_type"));
-        let base = &ctx.base;
-        Ok(json!({ "upload_url": format!("{base}/storage/upload/put/{id}"), "file_url": format!("{base}{path}") }))
-    };
-    reply(announced.await)
-}
-
-/// Receives an upload that was announced.
-async fn upload(State(app): State<Arc<App>>, Path(id): Path<String>, request: Request<Body>) -> Response<Body> {
-    let received = async {
-        if !random::is_id(&id) {
-            return Err(ApiError::not_found("no upload is expected here, or it has come already"));
-        }
-        let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).map(str::to_owned);
-        let body = app.body(request).await?;
-        let (held, bytes) = (app.clone(), body.bytes.clone());
-        app.blocking(move || held.files.receive(&id, content_type.as_deref(), bytes)).await??;
-        Ok(json!({}))
-    };
-    reply(received.await)
-}
-
-/// A result or an upload.
-async fn file(State(app): State<Arc<App>>, Path((id, _name)): Path<(String, String)>) -> Response<Body> {
-    let Some(file) = app.files.get(&id) else {
-        return ApiError::not_found("the file is not here, or not here any more").response();
-    };
-    let (content_type, disposition) = (file.content_type, format!("inline; filename=\"{}\"", file.name));
-    let bytes = match app.blocking(move || file.read()).await.and_then(|read| read) {
-        Ok(bytes) => bytes,
-        Err(e) => return e.response(),
-    };
-    let mut response = Response::new(Body::from(bytes));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    // Names are of a few harmless characters.
-    if let Ok(value) = HeaderValue::from_str(&disposition) {
-        headers.insert(header::CONTENT_DISPOSITION, value);
-    }
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=3600, immutable"));
-    response
 }

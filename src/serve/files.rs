@@ -94,7 +94,10 @@ impl Files {
             None => Data::Memory(bytes),
             Some(dir) => {
                 let path = dir.join(format!("{PREFIX}{id}"));
-                write_file(&path, &bytes).map_err(|_| ApiError::no_space("the directory for results is full"))?;
+                write_file(&path, &bytes).map_err(|e| {
+                    let detail = "the directory for results is full, or cannot be written";
+                    ApiError::no_space(detail).because(e.to_string())
+                })?;
                 Data::Disk(Arc::new(OnDisk(path)))
             }
         };
@@ -154,7 +157,7 @@ impl File {
         match &self.data {
             Data::Memory(bytes) => Ok(bytes.clone()),
             Data::Disk(path) => {
-                let gone = |_| ApiError::not_found("the file is gone");
+                let gone = |e: std::io::Error| ApiError::not_found("the file is gone").because(e.to_string());
                 fs::read(&path.0).map(Bytes::from).map_err(gone)
             }
         }

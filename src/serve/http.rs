@@ -16,7 +16,8 @@ use futures_util::FutureExt;
 use tower::ServiceExt;
 
 use super::app::{App, Notes, Work};
-use super::error::{ApiError, ApiResult};
+use super::error::{ApiError, ApiResult, Cause};
+use super::rest::Shared;
 use super::{pages, random};
 
 /// Where `proxyUrl` points.
@@ -90,6 +91,8 @@ pub async fn answer(app: Arc<App>, router: Router, mut request: Request<Body>, t
     let id = random::id();
     let (method, asked) = (request.method().clone(), request.uri().path().to_owned());
     let prepared = prepare(&app, &mut request, &id, start, tls);
+    let (head, body) = (request.headers().clone(), Shared::new(std::mem::take(request.body_mut())));
+    *request.body_mut() = Body::new(body.clone());
     let path = request.uri().path().to_owned();
     let mut response = match prepared {
         Err(e) => e.response(),
@@ -105,16 +108,21 @@ pub async fn answer(app: Arc<App>, router: Router, mut request: Request<Body>, t
                 Ok(Err(never)) => match never {},
                 Err(_) => {
                     app.metrics.panicked();
-                    app.log.error("panic", &format!("a handler of {path} panicked"));
-                    ApiError::internal().response()
+                    ApiError::internal().because(format!("the handler of {path} panicked")).response()
                 }
             }
         }
     };
     dress(response.headers_mut(), &id);
     let status = response.status();
+    if !status.is_success() {
+        body.discard(&head, status, app.options.max_body).await;
+    }
     let took = start.elapsed();
     app.metrics.request(route_label(&path), status.as_u16(), took);
+    if let Some(cause) = response.extensions().get::<Cause>() {
+        app.log.failed(&id, &cause.0);
+    }
     let shown: String = asked.chars().take(200).collect();
     app.log.info(
         "request",
@@ -210,13 +218,13 @@ fn is_public(method: &Method, path: &str) -> bool {
     method == Method::OPTIONS
         || pages::is_page(path)
         || matches!(path, "/health" | "/ready" | "/openapi.json" | "/favicon.ico")
-        || path.starts_with("/files/")
+        || (path.starts_with("/files/") && matches!(*method, Method::GET | Method::HEAD))
         || path.starts_with("/storage/upload/put/")
 }
 
 /// The key a request brings: `Authorization: Key …` as fal's clients send it, `Bearer …` as most others do, `Token …`,
 /// or the header of X-AnyLabeling.
-fn key(headers: &HeaderMap) -> Option<String> {
+pub fn key(headers: &HeaderMap) -> Option<String> {
     let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
     if let Some((scheme, key)) = text("authorization").and_then(|v| v.trim().split_once(' ')) {
         let known = ["key", "bearer", "token"].iter().any(|s| scheme.eq_ignore_ascii_case(s));

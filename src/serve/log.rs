@@ -31,6 +31,11 @@ impl Log {
         self.line("error", event, &[("message", message.into())]);
     }
 
+    /// Why a request failed, where that is not its caller's doing.
+    pub fn failed(&self, request_id: &str, cause: &str) {
+        self.line("error", "failed", &[("request_id", request_id.into()), ("message", cause.into())]);
+    }
+
     fn line(&self, level: &str, event: &str, fields: &[(&str, Value)]) {
         if !self.on {
             return;

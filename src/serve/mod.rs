@@ -9,7 +9,8 @@
 //! | `POST /fal-ai/sam-3/image`, `/image-rle`, `/image/embed`, and under `sam-3-1` | fal's clients | `fal`, `run`, `input`, `render` |
 //! | `POST /queue/…`, `GET /queue/fal-ai/sam-3/requests/{id}`, `/status`, `/status/stream`, `PUT …/cancel` | the same, queued | `fal`, `queue` |
 //! | `/api/fal/proxy` with `x-fal-target-url` | `proxyUrl` of fal's JavaScript client | `http` |
-//! | `POST /storage/upload/initiate`, `PUT /storage/upload/put/{id}`, `GET /files/{id}/{name}` | uploads, results | `fal`, `files` |
+//! | `POST /storage/upload/initiate`, `PUT /storage/upload/put/{id}`, `GET /files/{id}/{name}` | uploads, results | `storage`, `files` |
+//! | `POST /storage/auth/token`, `POST /files/upload` | uploads of fal's Python client | `storage` |
 //! | `POST /sam3/embed_image`, `/sam3/concept_segment`, `/sam3/visual_segment` | Roboflow's `inference-sdk` | `roboflow` |
 //! | `GET /v1/models`, `POST /v1/predict` | X-AnyLabeling | `anylabeling` |
 //! | `GET /` and the page's files | whoever looks | `pages` |
@@ -70,6 +71,8 @@ mod anylabeling;
 mod app;
 mod error;
 mod fal;
+#[cfg(test)]
+mod faults;
 mod fetch;
 mod files;
 mod http;
@@ -87,10 +90,12 @@ mod pool;
 mod queue;
 mod random;
 mod render;
+mod rest;
 mod roboflow;
 mod run;
 mod schema;
 mod source;
+mod storage;
 mod system;
 mod tls;
 
@@ -265,6 +270,7 @@ async fn signal() {
 /// All routes.
 fn routes(app: Arc<App>) -> Router {
     fal::routes()
+        .merge(storage::routes())
         .merge(playground::routes())
         .merge(roboflow::routes())
         .merge(anylabeling::routes())

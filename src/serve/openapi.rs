@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::run::{ENDPOINTS, Endpoint};
 use super::schema::Kind;
-use super::{anylabeling, fal, input, playground, roboflow};
+use super::{anylabeling, input, playground, roboflow, storage};
 
 /// What may go wrong wherever work is done.
 const ERRORS: [(&str, &str); 12] = [
@@ -23,6 +23,10 @@ const ERRORS: [(&str, &str); 12] = [
     ("507", "No room for results."),
 ];
 
+/// A picture to try: a red square of 8 × 8 pixels in the middle of 16 × 16.
+const PICTURE: &str = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAMAAAAoLQ9TAAAABlBMVEX19fDcKCgK8TLrAAAA\
+                       E0lEQVR42mNgoBJghIKBFqAQAAAjEABBfeP81wAAAABJRU5ErkJggg==";
+
 /// The document, for a server at `base`.
 pub fn document(base: &str) -> Value {
     let mut paths = Map::new();
@@ -32,12 +36,16 @@ pub fn document(base: &str) -> Value {
             Endpoint::Rle => (input::image_schema(), "RunLengths", "Segments a picture; answers with run lengths."),
             Endpoint::Embed => (input::embed_schema(), "Embedding", "The features of a picture."),
         };
-        paths.insert(format!("/{path}"), json!({ "post": operation(about, Some(&input), &reference(output)) }));
+        let mut example = json!({ "image_url": PICTURE });
+        if endpoint != Endpoint::Embed {
+            example["prompt"] = "red square".into();
+            example["point_prompts"] = json!([{ "x": 8, "y": 8, "label": 1 }]);
+        }
+        let called = operation(about, Some(&input), &reference(output));
+        paths.insert(format!("/{path}"), json!({ "post": shown(called, &example) }));
         let about = format!("The same, submitted to the queue. {about}");
-        paths.insert(
-            format!("/queue/{path}"),
-            json!({ "post": operation(&about, Some(&input), &reference("Submitted")) }),
-        );
+        let submitted = operation(&about, Some(&input), &reference("Submitted"));
+        paths.insert(format!("/queue/{path}"), json!({ "post": shown(submitted, &example) }));
     }
     for (path, value) in queue_paths().into_iter().chain(other_paths()) {
         paths.insert(path.to_owned(), value);
@@ -82,6 +90,12 @@ fn operation(summary: &str, body: Option<&Kind>, output: &Value) -> Value {
         out["requestBody"] = json!({ "required": true, "content": json_content(&kind.schema()) });
     }
     out
+}
+
+/// An operation with a body that works, for people and programs that try it.
+fn shown(mut operation: Value, example: &Value) -> Value {
+    operation["requestBody"]["content"]["application/json"]["example"] = example.clone();
+    operation
 }
 
 fn parameter(name: &str, place: &str, schema: &Value) -> Value {
@@ -130,6 +144,9 @@ fn other_paths() -> Vec<(&'static str, Value)> {
     let binary = json!({ "application/octet-stream": { "schema": { "type": "string", "format": "binary" } } });
     let mut put = with(operation("Receives an upload.", None, &object), std::slice::from_ref(&id));
     put["requestBody"] = json!({ "required": true, "content": binary });
+    let mut at_once = operation("Receives an upload in one request.", None, &reference("Uploaded"));
+    at_once["parameters"] = json!([parameter("x-fal-file-name", "header", &text())]);
+    at_once["requestBody"] = put["requestBody"].clone();
     let mut file =
         with(operation("A result or an upload.", None, &text()), &[id.clone(), parameter("name", "path", &text())]);
     file["responses"]["200"] = json!({ "description": "The file.", "content": { "*/*": { "schema": { "type": "string", "format": "binary" } } } });
@@ -138,19 +155,31 @@ fn other_paths() -> Vec<(&'static str, Value)> {
         Some(&input::embed_schema()),
         &reference("Picture"),
     );
+    take = shown(take, &json!({ "image_url": PICTURE }));
     take["requestBody"]["content"]["image/*"] = binary["application/octet-stream"].clone();
+    let image = json!({ "type": "base64", "value": PICTURE });
+    let embed = operation("Roboflow: looks at a picture.", Some(&roboflow::embed_schema()), &object);
+    let concept = operation("Roboflow: concepts.", Some(&roboflow::concept_schema()), &object);
+    let visual = operation("Roboflow: objects.", Some(&roboflow::visual_schema()), &object);
     let mut picture = with(operation("A picture that is held, as PNG.", None, &text()), std::slice::from_ref(&id));
     picture["responses"]["200"] = json!({ "description": "The picture.", "content": { "image/png": { "schema": { "type": "string", "format": "binary" } } } });
     let mut figures = operation("Figures for Prometheus.", None, &text());
     figures["responses"]["200"] =
         json!({ "description": "Figures.", "content": { "text/plain": { "schema": text() } } });
     let shapes = json!({ "type": "object", "required": ["success", "data"] });
+    let predict = operation("X-AnyLabeling: shapes.", Some(&anylabeling::schema()), &shapes);
+    let asked = json!({ "image": PICTURE, "params": { "text_prompt": "square" } });
     vec![
         (
             "/storage/upload/initiate",
-            json!({ "post": operation("Announces an upload.", Some(&fal::initiate_schema()), &reference("Upload")) }),
+            json!({ "post": operation("Announces an upload.", Some(&storage::initiate_schema()), &reference("Upload")) }),
         ),
         ("/storage/upload/put/{id}", json!({ "put": put })),
+        (
+            "/storage/auth/token",
+            json!({ "post": operation("What an upload at once brings along.", None, &reference("Token")) }),
+        ),
+        ("/files/upload", json!({ "post": at_once })),
         ("/files/{id}/{name}", json!({ "get": file })),
         ("/api/images/{id}/picture", json!({ "get": picture })),
         ("/api/info", json!({ "get": operation("What the server is.", None, &object) })),
@@ -163,20 +192,17 @@ fn other_paths() -> Vec<(&'static str, Value)> {
             "/api/images/{id}/segment",
             json!({ "post": with(operation("Answers prompts on a picture.", Some(&playground::schema()), &reference("Found")), &[id]) }),
         ),
-        (
-            "/sam3/embed_image",
-            json!({ "post": operation("Roboflow: looks at a picture.", Some(&roboflow::embed_schema()), &object) }),
-        ),
+        ("/sam3/embed_image", json!({ "post": shown(embed, &json!({ "image": image })) })),
         (
             "/sam3/concept_segment",
-            json!({ "post": operation("Roboflow: concepts.", Some(&roboflow::concept_schema()), &object) }),
+            json!({ "post": shown(concept, &json!({ "image": image, "prompts": [{ "type": "text", "text": "square" }] })) }),
         ),
         (
             "/sam3/visual_segment",
-            json!({ "post": operation("Roboflow: objects.", Some(&roboflow::visual_schema()), &object) }),
+            json!({ "post": shown(visual, &json!({ "image": image, "prompts": [{ "points": [{ "x": 8, "y": 8 }] }] })) }),
         ),
         ("/v1/models", json!({ "get": operation("X-AnyLabeling: what there is.", None, &shapes) })),
-        ("/v1/predict", json!({ "post": operation("X-AnyLabeling: shapes.", Some(&anylabeling::schema()), &shapes) })),
+        ("/v1/predict", json!({ "post": shown(predict, &asked) })),
         ("/health", json!({ "get": operation("Whether the server is there.", None, &object) })),
         ("/ready", json!({ "get": operation("Whether the server takes requests.", None, &object) })),
         ("/metrics", json!({ "get": figures })),
@@ -254,6 +280,11 @@ fn schemas() -> Value {
         "Submitted": object(&status, &all),
         "Status": object(&status, &all),
         "Upload": object(&json!({ "upload_url": text(), "file_url": text() }), &["upload_url", "file_url"]),
+        "Uploaded": object(&json!({ "access_url": text() }), &["access_url"]),
+        "Token": object(
+            &json!({ "token": text(), "token_type": text(), "base_url": text(), "expires_at": text() }),
+            &["token", "token_type", "base_url", "expires_at"],
+        ),
         "Picture": object(
             &json!({ "image_id": text(), "width": integer, "height": integer, "cached": { "type": "boolean" }, "timings": timings }),
             &["image_id", "width", "height"],

@@ -31,9 +31,10 @@ macro_rules! files {
     };
 }
 
-const FILES: [File; 23] = files! {
+const FILES: [File; 25] = files! {
     "/", "text/html; charset=utf-8", "index.html";
     "/index.html", "text/html; charset=utf-8", "index.html";
+    "/api.html", "text/html; charset=utf-8", "api.html";
     "/style.css", "text/css; charset=utf-8", "style.css";
     "/parts.css", "text/css; charset=utf-8", "parts.css";
     "/app.js", "text/javascript; charset=utf-8", "app.js";
@@ -46,6 +47,7 @@ const FILES: [File; 23] = files! {
     "/log.js", "text/javascript; charset=utf-8", "log.js";
     "/mask.js", "text/javascript; charset=utf-8", "mask.js";
     "/prompts.js", "text/javascript; charset=utf-8", "prompts.js";
+    "/reference.js", "text/javascript; charset=utf-8", "reference.js";
     "/save.js", "text/javascript; charset=utf-8", "save.js";
     "/settings.js", "text/javascript; charset=utf-8", "settings.js";
     "/stage.js", "text/javascript; charset=utf-8", "stage.js";

@@ -226,7 +226,7 @@ async fn take(
         session.off_trace();
         Ok((result?, picture))
     });
-    let ((embedding, picture), mut times) = run.await.map_err(|f| failed(app, f, field))?;
+    let ((embedding, picture), mut times) = run.await.map_err(|f| failed(f, field))?;
     times.insert(0, ("decode", decode));
     let looked = Looked { id, picture, embedding, vector: OnceLock::new(), times };
     if vector {
@@ -244,19 +244,10 @@ pub fn limits(max_pixels: u64) -> DecodeLimits {
 }
 
 /// What a job that failed is to its caller.
-pub fn failed(app: &App, failure: Failure, field: &str) -> ApiError {
+pub fn failed(failure: Failure, field: &str) -> ApiError {
     match failure {
-        Failure::Engine(e) => {
-            let out = ApiError::engine(&e, field);
-            if out.status().as_u16() >= 500 {
-                app.log.error("engine", &e.to_string());
-            }
-            out
-        }
-        Failure::Panicked => {
-            app.log.error("panic", "a session panicked and was replaced");
-            ApiError::internal()
-        }
+        Failure::Engine(e) => ApiError::engine(&e, field),
+        Failure::Panicked => ApiError::internal().because("a session panicked and was replaced"),
         Failure::Stopped => ApiError::cancelled(),
     }
 }

@@ -104,7 +104,7 @@ pub async fn segment(
 ) -> ApiResult<Segmentation> {
     let (held, count) = (looked.clone(), prompts.len());
     let run = app.pool.run(&work.ticket, move |session| session.segment(&held.embedding, &prompts, &options));
-    let (answer, times) = run.await.map_err(|f| failed(app, f, field))?;
+    let (answer, times) = run.await.map_err(|f| failed(f, field))?;
     work.notes.times(&times);
     let took = super::pictures::total(&times).as_secs_f64();
     work.notes.say(format!("{} masks for {count} prompts in {took:.3} s", answer.instances.len()));

@@ -215,7 +215,7 @@ static void numbers_are_checked(sam3_session *session, sam3_image *image, sam3_p
     view.size = 0;
     FAILS(bad, "sizeof(sam3_image_view)", sam3_encode(session, &view, &none, &error));
     view = view_of(8, 8);
-    view.format = 5;
+    view.format = 7;
     FAILS(bad, "format", sam3_encode(session, &view, &none, &error));
     uint32_t sides[][2] = {{0, 8}, {8, 0}, {65536, 8}, {8, 65536}, {UINT32_MAX, UINT32_MAX}};
     for (int i = 0; i < 5; i++) {

@@ -1,4 +1,5 @@
-/* Several threads: sessions of one model side by side, one session fought over, cancellation from elsewhere. */
+/* Several threads: sessions of one model side by side, one session fought over, cancellation from elsewhere. Their stacks
+   are as small as the header says that they may be. */
 #define _POSIX_C_SOURCE 200809L
 #include <pthread.h>
 #include <stdatomic.h>
@@ -6,7 +7,7 @@
 
 #include "check.h"
 
-enum { THREADS = 4, ROUNDS = 6 };
+enum { THREADS = 4, ROUNDS = 6, STACK = 256 * 1024 };
 
 static sam3_model *model;
 static sam3_session *contested;
@@ -32,6 +33,35 @@ static void same_answer(const sam3_result *result) {
     found.size = sizeof found;
     MUST(sam3_result_instance(result, 0, &found, &mine));
     CHECK(found.area == area && found.score == score);
+}
+
+/* Everything of this thread's own, from the files on. */
+static void *own_model(void *dir) {
+    sam3_error *mine = NULL;
+    sam3_model *own = NULL;
+    sam3_session *session = NULL;
+    sam3_image *image = NULL;
+    sam3_prompt *concept = NULL;
+    sam3_result *result = NULL;
+    MUST(sam3_model_open(dir, NULL, &own, &mine));
+    MUST(sam3_session_new(own, &session, &mine));
+    char path[4096];
+    CHECK(snprintf(path, sizeof path, "%s/input.png", (const char *)dir) < (int)sizeof path);
+    MUST(sam3_encode_file(session, path, &image, &mine));
+    MUST(sam3_prompt_new_concept("cat", &concept, &mine));
+    const sam3_prompt *both[] = {concept, prompt};
+    MUST(sam3_segment(session, image, both, 2, NULL, &result, &mine));
+    for (uint32_t i = 0; i < sam3_result_count(result); i++) {
+        sam3_polygons *polygons = NULL;
+        MUST(sam3_result_polygons(result, i, 1, &polygons, &mine));
+        sam3_polygons_free(polygons);
+    }
+    sam3_result_free(result);
+    sam3_prompt_free(concept);
+    sam3_image_free(image);
+    sam3_session_free(session);
+    sam3_model_free(own);
+    return NULL;
 }
 
 /* The picture and the prompt are everybody's, the session is this thread's own. */
@@ -104,7 +134,9 @@ static void *canceller(void *unused) {
 
 static void together(void *(*work)(void *), void *argument) {
     pthread_t threads[THREADS];
-    for (int i = 0; i < THREADS; i++) CHECK(pthread_create(&threads[i], NULL, work, argument) == 0);
+    pthread_attr_t small;
+    CHECK(pthread_attr_init(&small) == 0 && pthread_attr_setstacksize(&small, STACK) == 0);
+    for (int i = 0; i < THREADS; i++) CHECK(pthread_create(&threads[i], &small, work, argument) == 0);
     for (int i = 0; i < THREADS; i++) CHECK(pthread_join(threads[i], NULL) == 0);
 }
 
@@ -122,6 +154,7 @@ int main(int argc, char **argv) {
     area = found.area;
     score = found.score;
 
+    together(own_model, argv[1]);
     together(own_session, NULL);
     together(one_session, NULL);
     together(one_result, result);

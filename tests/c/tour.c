@@ -253,12 +253,14 @@ int main(int argc, char **argv) {
     size_t bytes = 0;
     uint8_t *rgb = slurp(in(out, "rgb.bin"), &bytes);
     CHECK(bytes == (size_t)width * height * 3);
-    for (uint32_t format = SAM3_FORMAT_RGB8; format <= SAM3_FORMAT_BGRA8; format++) {
+    for (uint32_t format = SAM3_FORMAT_RGB8; format <= SAM3_FORMAT_BGRX8; format++) {
+        if (format == SAM3_FORMAT_GRAY8) continue;
         size_t per = format < SAM3_FORMAT_RGBA8 ? 3 : 4, stride = width * per + 13;
         uint8_t *pixels = malloc(stride * (height + 2));
         CHECK(pixels != NULL);
         memset(pixels, 0x5a, stride * (height + 2));
-        int flip = format % 2 == 1, swap = format == SAM3_FORMAT_BGR8 || format == SAM3_FORMAT_BGRA8;
+        int flip = format % 2 == 1;
+        int swap = format == SAM3_FORMAT_BGR8 || format == SAM3_FORMAT_BGRA8 || format == SAM3_FORMAT_BGRX8;
         for (uint32_t y = 0; y < height; y++) {
             uint8_t *row = pixels + (flip ? height - y : y + 1) * stride + 5;
             for (uint32_t x = 0; x < width; x++) {
@@ -267,7 +269,8 @@ int main(int argc, char **argv) {
                 to[0] = from[swap ? 2 : 0];
                 to[1] = from[1];
                 to[2] = from[swap ? 0 : 2];
-                if (per == 4) to[3] = 255;
+                /* Alpha, or something that is not looked at. */
+                if (per == 4) to[3] = format < SAM3_FORMAT_RGBX8 ? 255 : (uint8_t)(x + y);
             }
         }
         sam3_image_view view;

@@ -64,6 +64,22 @@ int main(int argc, char **argv) {
         if (polygons.count() > 0) CHECK(polygons.ring(0).count >= 4 && polygons.ring(0).hole == 0);
     }
     CHECK(result.semantic(0).width == image.width() && result.presence(0) > 0);
+    CHECK(sam3::compatible() && image.timings().size() >= 1 && image.timings()[0].second > 0);
+    const std::vector<sam3::Device> devices = sam3::devices();
+    CHECK(devices.size() >= 2 && devices[0].kind == SAM3_DEVICE_CPU && devices.back().kind == SAM3_DEVICE_REFERENCE);
+    CHECK(devices[0].memory_free > 0 && devices[0].isas.find("scalar") != std::string::npos);
+    std::uint64_t pixels = 0;
+    for (std::uint32_t run : result.rle_counts(0)) pixels += run;
+    CHECK(pixels == std::uint64_t{image.width()} * image.height());
+
+    // Another round by handle, and by numbers, is the same.
+    {
+        const sam3_mask_view low = result.mask(0, SAM3_MASK_LOGITS_F32, SAM3_SPACE_MODEL);
+        const float *numbers = static_cast<const float *>(static_cast<const void *>(low.data));
+        sam3::Prompt by_handle = sam3::Prompt::object().point(w / 3, h / 3).previous(result, 0);
+        sam3::Prompt by_numbers = sam3::Prompt::object().point(w / 3, h / 3).logits(numbers, low.width);
+        CHECK(session.segment(image, by_handle).rle(0) == session.segment(image, by_numbers).rle(0));
+    }
 
     // The same model from the caller's own memory.
     {
@@ -73,6 +89,15 @@ int main(int argc, char **argv) {
         sam3::Model lent =
             sam3::Model::lent(config, weights.data(), weights.size(), tokenizer, release, &weights, options);
         CHECK(lent.info().parameters == model.info().parameters && !weights.empty());
+        sam3::Model copied = sam3::Model::memory(config, weights.data(), weights.size(), tokenizer, options);
+        CHECK(copied.info().bytes == lent.info().bytes);
+        sam3_reader files{};
+        files.size = sizeof files;
+        files.user = &weights;
+        files.size_of = [](void *, const char *) { return std::int64_t{-1}; };
+        files.read = [](void *, const char *, std::uint64_t, void *, std::uint64_t) { return std::int64_t{-1}; };
+        sam3::Error missing;
+        CHECK(!sam3::Model::reader(files, options, &missing) && missing.status == SAM3_IO);
         lent = sam3::Model();
         CHECK(weights.empty());
     }
@@ -85,6 +110,21 @@ int main(int argc, char **argv) {
     std::pair<sam3::Image, sam3::Result> made = moved_job.take();
     CHECK(!made.first && made.second.count() == 4 && made.second.rle(0) == result.rle(0));
     session = std::move(moved);
+    const std::vector<unsigned char> grey(64 * 48, 99);
+    std::pair<sam3::Image, sam3::Result> both =
+        session.run(sam3::view(grey.data(), 64, 48, SAM3_FORMAT_GRAY8), prompts, wanted);
+    CHECK(both.first.width() == 64 && both.second.height() == 48);
+
+    // A job goes on when its session is gone, and so does a progress function that was set meanwhile.
+    {
+        sam3::Session brief = model.session();
+        sam3::Job late = brief.submit_encode(sam3::view(grey.data(), 64, 48, SAM3_FORMAT_GRAY8));
+        auto told = std::make_shared<int>(0);
+        CHECK(brief.progress([told](std::uint32_t, float) { return ++*told >= 0; }));
+        CHECK(brief.progress([told](std::uint32_t, float) { return ++*told >= 0; }));
+        brief = sam3::Session();
+        CHECK(late.take().first.width() == 64);
+    }
 
     // Failures with an Error: no exception, whatever the build.
     sam3::Error error;
@@ -98,6 +138,7 @@ int main(int argc, char **argv) {
     if (std::strstr(sam3_build_info(), "demo-model: yes")) {
         sam3::Model demo = sam3::Model::open_demo(&error);
         CHECK(demo && demo.session(&error));
+        CHECK(sam3::Model::open_demo(options).info().image_side == demo.info().image_side);
     } else {
         CHECK(!sam3::Model::open_demo(&error) && error.status == SAM3_UNSUPPORTED);
     }

@@ -155,8 +155,8 @@ impl Tour {
         let second = self.session.segment(&self.image, &[again.into()], &SegmentOptions::default()).unwrap();
         out.result(&second, 0.5);
         out.result(&second, 0.5);
-        // Four formats, as call and as job; a job of its own; from memory, lent memory and callbacks; and once more.
-        for _ in 0..4 * 2 + 1 + 3 + 1 {
+        // Six formats, as call and as job; a job of its own; from memory, lent memory and callbacks; and once more.
+        for _ in 0..6 * 2 + 1 + 3 + 1 {
             out.result(&answer, THRESHOLD);
         }
         out.0

@@ -16,7 +16,7 @@ use sam3::{Model, ModelOptions, Prompt};
 use crate::beside::OTHER;
 use crate::expected::Tour;
 use crate::surface::declared;
-use crate::tools::{fixture, has, root, succeed};
+use crate::tools::{fixture, has, holds, root, succeed};
 
 /// The fixture's weights are random numbers; this phrase finds something by chance.
 const PHRASE: &str = "cat";
@@ -53,7 +53,7 @@ fn there(needs: &[&str]) -> bool {
     missing.is_empty()
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
@@ -77,8 +77,20 @@ fn with_library(program: impl AsRef<OsStr>, prefix: &Path) -> Command {
     command
 }
 
+/// Whether the archive's library has the demo model in it.
+fn demo_inside(prefix: &Path) -> bool {
+    let inside = holds(&std::fs::read(prefix.join("lib/libsam3.so")).unwrap(), b"; demo-model: yes");
+    assert!(inside || !required(), "SAM3_REQUIRE_HOSTS=1, but the library has no demo model");
+    if !inside {
+        println!("skipped: no demo model in the library");
+    }
+    inside
+}
+
 /// What every host has to find: lines as `examples/c/segment.c` prints them, and masks as files.
 struct Expected {
+    /// What the host is asked: CHECKPOINT PICTURE PHRASE.
+    asked: [PathBuf; 3],
     lines: String,
     /// PGM, in the order of the instances.
     masks: Vec<Vec<u8>>,
@@ -87,8 +99,26 @@ struct Expected {
 impl Expected {
     fn new() -> Self {
         let model = Model::open(fixture(), &ModelOptions::default()).unwrap();
-        let picture = Picture::open(fixture().join("input.png")).unwrap();
-        let found = model.session().run(&picture.view(), &[Prompt::text(PHRASE)], &Default::default()).unwrap();
+        Self::of(&model, [fixture(), fixture().join("input.png"), PHRASE.into()])
+    }
+
+    /// With the model that is in the library, where it is.
+    #[cfg(feature = "demo-model")]
+    fn demo(prefix: &Path) -> Option<Self> {
+        let model = || Model::demo(&ModelOptions::default()).unwrap();
+        let asked = ["demo".into(), root().join("assets/demo/shapes.png"), "blue shape".into()];
+        demo_inside(prefix).then(|| Self::of(&model(), asked))
+    }
+
+    #[cfg(not(feature = "demo-model"))]
+    fn demo(_: &Path) -> Option<Self> {
+        None
+    }
+
+    fn of(model: &Model, asked: [PathBuf; 3]) -> Self {
+        let picture = Picture::open(&asked[1]).unwrap();
+        let phrase = Prompt::text(asked[2].to_str().unwrap());
+        let found = model.session().run(&picture.view(), &[phrase], &Default::default()).unwrap();
         let (w, h) = (found.width, found.height);
         let line = |(i, f): (usize, &sam3::instance::Instance)| {
             let ([x0, y0, x1, y1], area) = (f.bbox, f.area());
@@ -97,6 +127,7 @@ impl Expected {
         let pgm = |mask: &sam3::instance::Mask| [format!("P5 {w} {h} 255\n").into_bytes(), mask.to_u8()].concat();
         assert!(found.instances.iter().any(|f| f.area() > 0), "a phrase that finds nothing shows nothing");
         Self {
+            asked,
             lines: found.instances.iter().enumerate().map(line).collect(),
             masks: found.instances.iter().map(|f| pgm(&f.mask)).collect(),
         }
@@ -116,8 +147,7 @@ impl Expected {
     /// Runs a host that takes CHECKPOINT PICTURE PHRASE FOLDER, and compares what it prints and writes.
     fn check(&self, mut command: Command) {
         let folder = tempfile::tempdir().unwrap();
-        let picture = fixture().join("input.png");
-        let output = succeed(command.arg(fixture()).arg(picture).arg(PHRASE).arg(folder.path()));
+        let output = succeed(command.args(&self.asked).arg(folder.path()));
         assert_eq!(text(&output.stdout), self.lines, "{command:?}");
         self.check_masks(folder.path(), "mask");
     }
@@ -131,7 +161,7 @@ impl Expected {
 }
 
 /// Runs a built `tour.c`.
-fn check_c(mut command: Command, tour: &mut Tour) {
+pub fn check_c(mut command: Command, tour: &mut Tour) {
     let out = tempfile::tempdir().unwrap();
     std::fs::write(out.path().join("rgb.bin"), tour.picture.pixels()).unwrap();
     succeed(command.arg(fixture()).arg(out.path()));
@@ -139,14 +169,14 @@ fn check_c(mut command: Command, tour: &mut Tour) {
 }
 
 /// Runs a built `tour.cpp`.
-fn check_cpp(mut command: Command, tour: &mut Tour) {
+pub fn check_cpp(mut command: Command, tour: &mut Tour) {
     let out = tempfile::tempdir().unwrap();
     let file = out.path().join("out.bin");
     succeed(command.arg(fixture()).arg(&file));
     assert!(std::fs::read(file).unwrap() == tour.wrapped(), "{command:?}");
 }
 
-fn symbols(command: &mut Command) -> BTreeSet<String> {
+pub fn symbols(command: &mut Command) -> BTreeSet<String> {
     let output = text(&succeed(command).stdout);
     output.lines().filter_map(|l| l.split(' ').nth(2)).map(str::to_string).collect()
 }
@@ -242,7 +272,7 @@ fn misuse_and_unloading_by_pkg_config() {
 }
 
 /// Configures and builds a folder with CMake.
-fn cmake(prefix: &Path, source: &Path, build: &Path, more: &[&str]) {
+pub fn cmake(prefix: &Path, source: &Path, build: &Path, more: &[&str]) {
     let mut command = Command::new("cmake");
     command.arg("-S").arg(source).arg("-B").arg(build).args(more);
     succeed(command.arg(format!("-DCMAKE_PREFIX_PATH={}", prefix.display())).arg("-DCMAKE_BUILD_TYPE=RelWithDebInfo"));
@@ -291,16 +321,17 @@ fn cmake_finds_the_library_in_a_system() {
 #[test]
 fn examples_of_the_archive_find_the_same() {
     let Some(prefix) = prefix().filter(|_| there(&["cmake", "gcc", "g++"])) else { return };
-    let expected = Expected::new();
+    let expected = [Some(Expected::new()), Expected::demo(&prefix)];
     let examples = prefix.join("share/sam3/examples");
     for more in [&[][..], &["-DSAM3_EXAMPLES_STATIC=ON"]] {
         let dir = tempfile::tempdir().unwrap();
         cmake(&prefix, &examples, dir.path(), more);
-        expected.check(Command::new(dir.path().join("segment_cpp")));
+        for expected in expected.iter().flatten() {
+            expected.check(Command::new(dir.path().join("segment_cpp")));
+            let output = succeed(Command::new(dir.path().join("segment_c")).args(&expected.asked));
+            assert_eq!(text(&output.stdout), expected.lines);
+        }
         Expected::check_failure(Command::new(dir.path().join("segment_cpp")));
-        let mut command = Command::new(dir.path().join("segment_c"));
-        let output = succeed(command.arg(fixture()).arg(fixture().join("input.png")).arg(PHRASE));
-        assert_eq!(text(&output.stdout), expected.lines);
         succeed(Command::new(dir.path().join("frames")).arg(fixture()));
     }
 }
@@ -332,7 +363,7 @@ fn python_finds_the_same() {
         command.arg(prefix.join("share/sam3/examples/python/segment.py"));
         command
     };
-    Expected::new().check(command());
+    [Some(Expected::new()), Expected::demo(&prefix)].iter().flatten().for_each(|e| e.check(command()));
     Expected::check_failure(command());
 }
 
@@ -352,7 +383,7 @@ fn node_finds_the_same() {
         command.env("SAM3_LIBRARY", prefix.join("lib/libsam3.so")).arg(&program);
         command
     };
-    Expected::new().check(command());
+    [Some(Expected::new()), Expected::demo(&prefix)].iter().flatten().for_each(|e| e.check(command()));
     Expected::check_failure(command());
 }
 
@@ -428,6 +459,8 @@ impl Drop for Xvfb {
 /// Frames that spend over 4 ms on segmentation. None may without an excuse: the thread was neither preempted nor did it
 /// wait for anything but the library. On a loaded machine the system runs other programs in the middle of a frame; those
 /// frames are counted apart, and are at most a tenth.
+///
+/// The model is the one in the library, which finds the game's disc; without it, the fixture, which finds something.
 #[test]
 fn a_game_loop_is_never_held_up() {
     let Some(prefix) = prefix().filter(|_| there(&["pkg-config", "gcc", "Xvfb", "module:sdl2"])) else { return };
@@ -438,9 +471,11 @@ fn a_game_loop_is_never_held_up() {
     command.arg(prefix.join("share/sam3/examples/sdl/game.c"));
     succeed(command.args(pkg_config(&prefix, &["--cflags", "--libs", "sam3", "sdl2"])).arg("-o").arg(&game));
     let screen = Xvfb::start();
+    let (demo, shot) = (demo_inside(&prefix), dir.path().join("shot.bmp"));
     let mut command = with_library(game, &prefix);
     command.env("DISPLAY", &screen.display).env("SDL_VIDEODRIVER", "x11");
-    let said = text(&succeed(command.arg(fixture()).arg("300")).stdout);
+    command.arg(if demo { "demo".into() } else { fixture() }).arg("300").arg(&shot);
+    let said = text(&succeed(&mut command).stdout);
     print!("{said}");
     let numbers: Vec<f64> = said
         .split(|c: char| !c.is_ascii_digit() && c != '.')
@@ -451,6 +486,15 @@ fn a_game_loop_is_never_held_up() {
     assert!(frames >= 300.0 && masks >= 1.0 && limit == 4.0, "{said}");
     assert_eq!(over, 0.0, "{said}");
     assert!(excused <= frames / 10.0, "{said}");
+    if demo {
+        // The disc of the last frame, or of one before it, is under a texture of half red; the ground is not.
+        let shot = Picture::open(&shot).unwrap();
+        let redder = |p: &[u8]| i32::from(p[0]) - i32::from(p[1]) > 60;
+        let red = shot.pixels().chunks(3).filter(|p| redder(p)).count() as f64;
+        let disc = std::f64::consts::PI * 8000.0;
+        assert!((red / disc - 1.0).abs() < 0.2, "{red} pixels of the mask on the screen, {disc:.0} of the disc");
+        assert!(redder(&shot.pixels()[3 * (180 * 640 + 320)..][..3]), "the middle is in the disc");
+    }
 }
 
 /// Two Rust standard libraries, all of both, in one program: no name of one meets the other's.

@@ -7,6 +7,7 @@
 
 mod beside;
 mod checkers;
+mod cinstall;
 mod expected;
 #[cfg(feature = "cuda")]
 mod gpus;

@@ -9,12 +9,28 @@ const [base, file] = process.argv.slice(2);
 const picture = readFileSync(file);
 const uri = `data:image/png;base64,${picture.toString('base64')}`;
 const fal = createFalClient({ proxyUrl: { url: `${base}/api/fal/proxy`, when: 'always' }, credentials: 'any:key' });
-const input = { image_url: uri, prompt: 'red circle', detection_threshold: 0, return_multiple_masks: true, max_masks: 2 };
+const input = { image_url: uri, prompt: 'circle', return_multiple_masks: true, max_masks: 8 };
+
+/** Centres of two shapes of the picture, which is 800 pixels wide. */
+const [CIRCLE, STAR] = [[150, 140], [400, 150]];
+
+/** Whether run lengths as fal writes them cover a place. */
+const covers = (rle, [x, y]) => {
+  const numbers = rle.split(' ').map(Number);
+  const at = y * 800 + x + 1;
+  return numbers.some((start, i) => i % 2 === 0 && start <= at && at < start + numbers[i + 1]);
+};
+
+/** Fails unless one of the masks is the circle, and none the star. */
+function circles({ rle }) {
+  assert.ok(rle.some((one) => covers(one, CIRCLE)), 'the circle is found');
+  assert.ok(!rle.some((one) => covers(one, STAR)), 'the star is none');
+}
 
 const steps = {
   async run() {
     const { data, requestId } = await fal.run('fal-ai/sam-3/image', { input });
-    assert.equal(data.masks.length, 2);
+    assert.ok(data.masks.length >= 1 && data.masks.every((m) => m.width === 800 && m.height === 600));
     assert.match(requestId, /^[0-9a-f]{32}$/);
     const image = await fetch(data.image.url);
     assert.equal(image.headers.get('content-type'), 'image/png');
@@ -25,7 +41,7 @@ const steps = {
     const { data } = await fal.subscribe('fal-ai/sam-3/image-rle', {
       input, logs: true, pollInterval: 50, onQueueUpdate: (update) => seen.push(update),
     });
-    assert.equal(data.rle.length, 2);
+    circles(data);
     assert.equal(seen.at(-1).status, 'COMPLETED');
     assert.ok(seen.at(-1).logs.length >= 2);
   },
@@ -40,7 +56,7 @@ const steps = {
     const { data } = await moved.subscribe('fal-ai/sam-3/image-rle', {
       input, logs: true, mode: 'streaming', onQueueUpdate: (update) => seen.push(update),
     });
-    assert.equal(data.rle.length, 2);
+    circles(data);
     assert.equal(seen.at(-1).status, 'COMPLETED');
   },
   async queue() {
@@ -53,9 +69,20 @@ const steps = {
     const url = await fal.storage.upload(new Blob([picture], { type: 'image/png' }));
     assert.ok(url.startsWith(`${base}/files/`), url);
     const { data } = await fal.run('fal-ai/sam-3-1/image-rle', { input: { ...input, image_url: url } });
-    assert.equal(data.rle.length, 2);
+    circles(data);
     const blob = await fal.subscribe('fal-ai/sam-3/image', { input: { ...input, image_url: new Blob([picture], { type: 'image/png' }) } });
-    assert.equal(blob.data.masks.length, 2);
+    assert.equal(blob.data.masks.length, data.rle.length);
+  },
+  async 'points and boxes'() {
+    const star = await fal.run('fal-ai/sam-3/image-rle', { input: { image_url: uri, point_prompts: [{ x: STAR[0], y: STAR[1], label: 1 }] } });
+    assert.equal(typeof star.data.rle, 'string');
+    assert.ok(covers(star.data.rle, STAR) && !covers(star.data.rle, CIRCLE));
+    const box = await fal.run('fal-ai/sam-3/image-rle', {
+      input: { image_url: uri, box_prompts: [{ x_min: 40, y_min: 325, x_max: 240, y_max: 510 }], include_scores: true, include_boxes: true },
+    });
+    assert.ok(covers(box.data.rle, [140, 440]));
+    assert.equal(box.data.boxes[0].length, 4);
+    assert.ok(box.data.scores[0] > 0.5 && box.data.metadata[0].index === 0);
   },
   async cancel() {
     const { request_id: requestId } = await fal.queue.submit('fal-ai/sam-3/image', { input });

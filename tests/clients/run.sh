@@ -3,28 +3,14 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
-binary=${1:-$root/target/debug/sam3}
-model=${2:-$root/tests/fixtures/tiny-a}
-picture=$root/tests/fixtures/tiny-a/input.png
-python=${PYTHON:-python3}
-desk=$(mktemp -d)
-servers=()
-trap 'kill "${servers[@]}" 2>/dev/null || true; wait; rm -rf "$desk"' EXIT
+target=${CARGO_TARGET_DIR:-$root/target}
+binary=${1:-$target/debug/sam3}
+model=${2:-}
+picture=$root/assets/demo/shapes.png
+deps=${SAM3_CLIENTS:-$target/clients}
+python=$deps/venv/bin/python
+. "$here/serving.sh"
 failed=0
-
-# Starts a server with these options, and says its address.
-serve() {
-    local log=$desk/$RANDOM.out
-    "$binary" serve --model "$model" --addr 127.0.0.1:0 --quiet "$@" > "$log" 2> "$log.err" &
-    servers+=($!)
-    for _ in $(seq 100); do
-        url=$(sed -n 's/^sam3 listens on //p' "$log")
-        [ -n "$url" ] && return
-        sleep 0.1
-    done
-    cat "$log.err"
-    exit 1
-}
 
 # Runs a client if what it needs is there.
 client() {
@@ -40,16 +26,19 @@ client() {
     fi
 }
 
+has() { "$python" -c "import importlib.util as i, sys; sys.exit(not i.find_spec('$1'))"; }
+
 serve
 plain=$url
 serve --tls-self-signed "$desk/cert.pem"
 host=localhost:${url##*:}
+export NODE_PATH=$deps/node_modules
 export FAL_RUN_HOST=$host FAL_QUEUE_RUN_HOST=$host/queue FAL_KEY=any:key
-client "@fal-ai/client" 'test -d "${NODE_PATH:-node_modules}/@fal-ai/client"' node "$here/fal.mjs" "$plain" "$picture"
-client "fal-client" '"$python" -c "import fal_client"' \
+client "@fal-ai/client" 'test -d "$NODE_PATH/@fal-ai/client"' node "$here/fal.mjs" "$plain" "$picture"
+client "fal-client" 'has fal_client' \
     env SSL_CERT_FILE="$desk/cert.pem" "$python" "$here/fal_client_test.py" "$picture"
-client "inference-sdk" '"$python" -c "import inference_sdk"' "$python" "$here/roboflow.py" "$plain" "$picture"
-client "X-AnyLabeling" 'test -n "${XANYLABELING:-}" && "$python" -c "import requests"' \
-    "$python" "$here/anylabeling.py" "$plain" "$picture" "${XANYLABELING:-}"
-client "schemathesis" 'command -v schemathesis' "$here/fuzz.sh" "$plain" "${SAM3_FUZZ_EXAMPLES:-50}"
+client "inference-sdk" 'has inference_sdk' "$python" "$here/roboflow.py" "$plain" "$picture"
+client "X-AnyLabeling" 'has anylabeling && has requests' "$python" "$here/x_anylabeling.py" "$plain" "$picture"
+client "schemathesis" 'has schemathesis' "$here/fuzz.sh" "$plain" "${SAM3_FUZZ_EXAMPLES:-10}" "$python"
+client "faults" 'command -v python3' python3 "$here/faults.py" "$binary" ${model:+"$model"}
 exit "$failed"

@@ -63,6 +63,24 @@ async function box(desk, page) {
   await send('touchEnd', []);
 }
 
+for (const [name, options] of Object.entries({ light: {}, 'phone-dark': { viewport: { width: 360, height: 740 }, deviceScaleFactor: 2, hasTouch: true, isMobile: true, colorScheme: 'dark' } })) {
+  test(`the API is a page, too: ${name}`, () =>
+    open(async (desk, page) => {
+      await page.goto(new URL('api.html', page.url()).href);
+      const first = page.locator('details').first();
+      await first.locator('table').first().waitFor();
+      const row = first.getByRole('row', { name: /^max_masks/ });
+      assert.match(await row.textContent(), /integer, 1 to 32.*3.*Most masks/);
+      assert.match(await first.getByRole('row', { name: /^point_prompts\[\]\.label/ }).textContent(), /0, 1/);
+      for (const path of ['/queue/fal-ai/sam-3/image', '/sam3/concept_segment', '/v1/predict', '/health']) {
+        await page.locator('summary', { hasText: path }).first().waitFor();
+      }
+      await check(page, 'API');
+      assert.equal(await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth), 0);
+      await shot(page, `${name}-api`);
+    }, options));
+}
+
 test('everything is reached by keyboard, and results are said', () =>
   open(async (desk, page) => {
     const focused = () => page.evaluate(() => document.activeElement.id || document.activeElement.textContent.trim());

@@ -67,6 +67,8 @@ test('masks are drawn where the answer says', () =>
       if (p.value) assert.deepEqual(cut[i], bare[i], `kept at ${p.place}`);
       else assert.ok(cut[i][0] === cut[i][1] && [0xd4, 0xf2].includes(cut[i][0]), `cut at ${p.place}`);
     });
+    await desk.page.getByRole('button', { name: 'Clear', exact: true }).click();
+    assert.deepEqual(await desk.pixels(at), bare, 'with nothing found there is the picture');
   }));
 
 test('outlines run along the edge, and the opacity is that of the slider', () =>

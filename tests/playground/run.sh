@@ -3,43 +3,26 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
-binary=$(realpath "${1:-$root/target/debug/sam3}")
+target=${CARGO_TARGET_DIR:-$root/target}
+binary=$(realpath "${1:-$target/debug/sam3}")
 model=${2:-}
-export PLAYGROUND_DEPS=${PLAYGROUND_DEPS:-${XDG_CACHE_HOME:-$HOME/.cache}/sam3-playground-tests}
-export PLAYGROUND_SHOTS=${PLAYGROUND_SHOTS:-$PLAYGROUND_DEPS/screenshots}
-mkdir -p "$PLAYGROUND_DEPS" "$PLAYGROUND_SHOTS"
-if ! cmp -s "$here/package.json" "$PLAYGROUND_DEPS/package.json" || [ ! -d "$PLAYGROUND_DEPS/node_modules" ]; then
-    cp "$here/package.json" "$PLAYGROUND_DEPS/"
-    (cd "$PLAYGROUND_DEPS" && npm install --no-package-lock --no-audit --no-fund)
-fi
+deps=$(realpath -m "${SAM3_CLIENTS:-$target/clients}")
+"$root/tests/clients/install.sh" "$deps"
+export PLAYGROUND_DEPS=$deps PLAYGROUND_SHOTS=${PLAYGROUND_SHOTS:-$deps/screenshots}
+export PYTHON=${PYTHON:-$deps/venv/bin/python}
+mkdir -p "$PLAYGROUND_SHOTS"
 # A browser that is there is as good as one that would have to be fetched.
 if [ -z "${CHROMIUM:-}" ]; then
     CHROMIUM=$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)
-    [ -n "$CHROMIUM" ] || (cd "$PLAYGROUND_DEPS" && npx playwright install chromium)
+    [ -n "$CHROMIUM" ] || (cd "$deps" && npx playwright install chromium)
 fi
 export CHROMIUM
-desk=$(mktemp -d)
-servers=()
-trap 'kill "${servers[@]}" 2>/dev/null || true; wait; rm -rf "$desk"' EXIT
-
-# Starts a server with these options, and says its address.
-serve() {
-    local log
-    log=$(mktemp "$desk/XXXXXX.out")
-    "$binary" serve ${model:+--model "$model"} --addr 127.0.0.1:0 --quiet "$@" > "$log" 2> "$log.err" &
-    servers+=($!)
-    for _ in $(seq 600); do
-        url=$(sed -n 's/^sam3 listens on //p' "$log")
-        [ -n "$url" ] && return
-        sleep 0.1
-    done
-    cat "$log.err"
-    exit 1
-}
+. "$root/tests/clients/serving.sh"
 
 serve --allow-fetch
 export PLAYGROUND_URL=$url
 serve --api-key playground-key
 export PLAYGROUND_LOCKED_URL=$url
 export PLAYGROUND_BINARY=$binary PLAYGROUND_MODEL=$model
-node --test --test-concurrency=1 --test-reporter=spec ${ONLY:+--test-name-pattern="$ONLY"} "$here"/*.test.mjs
+# One file per core at a time; each has a browser of its own.
+node --test --test-reporter=spec ${ONLY:+--test-name-pattern="$ONLY"} "$here"/*.test.mjs

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use axum::body::Body;
 use serde_json::json;
 
 use crate::harness::*;
@@ -33,6 +34,28 @@ fn a_full_house_refuses_and_recovers() {
     }
     assert_eq!(service.figure("sam3_refused_total"), refused.len() as u64);
     service.post(RLE, &json!({ "image_url": fresh(10), "prompt": "x" })).ok();
+}
+
+#[test]
+fn an_early_answer_arrives_before_the_body_has() {
+    let service = start(slow(), |o| (o.sessions, o.queue) = (1, 0));
+    let (addr, body) = (service.addr, json!({ "image_url": fresh(21), "prompt": "x" }).to_string());
+    let running = std::thread::spawn(move || send(addr, "POST", RLE, &[], body.into()).unwrap().status);
+    service.until("/metrics", |_| service.figure("sam3_requests_inside") == 1);
+    let long = "x".repeat(8 << 20);
+    let head = format!("POST {RLE} HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n", long.len());
+    // Who asks first is told not to send it.
+    let asked = service.raw(format!("{head}expect: 100-continue\r\n\r\n").as_bytes());
+    assert!(asked.starts_with("HTTP/1.1 429 "), "{asked}");
+    // More than the buffers of both sockets hold, sent to a full house: reset on the way, it would take the answer along.
+    let (mut stream, mut text) = (TcpStream::connect(addr).unwrap(), String::new());
+    stream.write_all(format!("{head}\r\n").as_bytes()).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    stream.write_all(long.as_bytes()).unwrap();
+    stream.write_all(b"GET /health HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+    stream.read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("HTTP/1.1 429 ") && text.contains("HTTP/1.1 200 "), "{text}");
+    assert_eq!(running.join().unwrap(), 200);
 }
 
 #[test]
@@ -278,6 +301,20 @@ fn keys_are_asked_for_everywhere_but_at_the_door() {
     assert_eq!(service.get(&url).status, 200, "a name nobody can guess is key enough");
     let proxied = [("x-fal-target-url", "https://fal.run/fal-ai/sam-3/image-rle")];
     assert_eq!(service.send("POST", "/api/fal/proxy", &proxied, body).status, 401);
+    // An upload with a token: the token is worth what its owner's key is.
+    assert_eq!(service.send("POST", "/files/upload", &[], input()).fails(401), "unauthorized");
+    assert_eq!(service.send("POST", "/storage/auth/token", &[], "{}").fails(401), "unauthorized");
+    let token = service.send("POST", "/storage/auth/token", &key, "{}").ok();
+    let bearer = format!("{} {}", token["token_type"].as_str().unwrap(), token["token"].as_str().unwrap());
+    assert_eq!(token["base_url"], service.url(""));
+    let headers =
+        [("authorization", bearer.as_str()), ("content-type", "image/png"), ("x-fal-file-name", "../a b.png")];
+    let uploaded = service.send("POST", "/files/upload", &headers, input()).ok();
+    let path = uploaded["access_url"].as_str().unwrap().strip_prefix(&service.url("")).unwrap().to_owned();
+    assert!(path.ends_with("/a_b.png"), "{path}");
+    assert_eq!(service.get(&path).body, input());
+    let empty = service.send("POST", "/files/upload", &key, Body::empty());
+    assert_eq!(empty.fails(422), "missing");
 }
 
 #[test]

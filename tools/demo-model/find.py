@@ -180,7 +180,7 @@ def find_step(model, phrases, scenes, args, autocast):
     yes_no, by_shape, by_colour, right, hue = contrast(model, tokens, scenes, phrases, rows, text, text_mask)
     on_tokens, forms = token_boxes(model, tokens, scenes), token_forms(model, tokens, scenes)
     with autocast():
-        tracked, ious = track_loss(model, levels, scenes, 2 * batch, args.rounds)
+        tracked, ious = track_loss(model, levels, scenes, args.shown * batch, args.rounds)
     loss = loss + 0.5 * (yes_no + by_shape + by_colour) + 2 * on_tokens + 2 * forms + 2 * tracked
     sizes = size_loss([*seen, *levels])
     loss = loss + 0.1 * sizes

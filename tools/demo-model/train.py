@@ -17,6 +17,7 @@ import signal
 import time
 
 import torch
+from safetensors.torch import load_file
 
 from atlas import styles, unpack
 from clicks import track_loss
@@ -49,8 +50,9 @@ def arguments():
         "--exemplars", type=float, default=0.12, help="share of prompts that show a box instead of saying a word (find)"
     )
     add("--rounds", type=int, default=0, help="rounds of correction clicks")
+    add("--shown", type=int, default=2, help="objects per picture that are clicked at, boxed or masked")
     add("--out", type=pathlib.Path, required=True)
-    add("--init", type=pathlib.Path, help="weights to begin the stage with")
+    add("--init", type=pathlib.Path, help="weights to begin the stage with: a checkpoint, or a directory that export.py wrote")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--threads", type=int, default=1, help="CPU threads")
     add("--adamw", action="store_true", help="AdamW for matrices, too")
@@ -92,18 +94,26 @@ def fit(state, model):
     return state
 
 
+def beginning(path, device):
+    """Weights to begin with: a checkpoint's average, or an exported model's, which has no aids (they start anew)."""
+    if path.is_dir():
+        state = load_file(path / "model.safetensors", device=str(device))
+        return {f"video.{name}": tensor.float() for name, tensor in state.items()}
+    return torch.load(path, map_location=device, weights_only=False)["ema"]
+
+
 class Optimiser:
     """Muon with weight decay for matrices, AdamW without for tables of embeddings, patch filters, norms and biases."""
 
     TABLES = ("embed", "token", "position", "reference_points")
 
-    def __init__(self, model, rate, decay=0.02, muon=True):
+    def __init__(self, model, rate, decay=0.02, muon=True, dtype=torch.bfloat16):
         heavy, light = [], []
         for name, p in model.named_parameters():
             (heavy if p.dim() >= 2 and not any(t in name for t in self.TABLES) else light).append(p)
         adamw = [dict(params=light, weight_decay=0.0)]
         if muon:
-            self.parts = [Muon([dict(params=heavy, weight_decay=decay)], rate)]
+            self.parts = [Muon([dict(params=heavy, weight_decay=decay)], rate, dtype=dtype)]
         else:
             self.parts = []
             adamw.append(dict(params=heavy, weight_decay=decay))
@@ -133,7 +143,7 @@ def see_step(model, phrases, scenes, args, autocast):
     yes_no, by_shape, by_colour, right, hue = contrast(model, tokens, scenes, phrases, rows, text, text_mask)
     boxes, forms = token_boxes(model, tokens, scenes), token_forms(model, tokens, scenes)
     with autocast():
-        tracked, ious = track_loss(model, levels, scenes, 2 * len(scenes.pixels), args.rounds)
+        tracked, ious = track_loss(model, levels, scenes, args.shown * len(scenes.pixels), args.rounds)
     sizes = size_loss([*seen, *levels])
     loss = yes_no + by_shape + by_colour + 4 * boxes + 4 * forms + tracked + 0.1 * sizes
     return loss, dict(
@@ -205,7 +215,8 @@ def main():
     scene = dict(most=args.most, span=args.span, device=args.device, drawings=drawings, drawn=args.drawn)
     images = steps = 0
     spent = 0.0
-    optimiser = Optimiser(model, args.rate, muon=not args.adamw)
+    kind = torch.float32 if args.full_precision else torch.bfloat16
+    optimiser = Optimiser(model, args.rate, muon=not args.adamw, dtype=kind)
     average = None
     if path.exists():
         saved = torch.load(path, map_location=args.device, weights_only=False)
@@ -216,8 +227,7 @@ def main():
         images, steps, spent = saved["images"], saved["steps"], saved["minutes"]
         print(f"going on from {path}: {images} pictures, {spent:.1f} minutes", flush=True)
     elif args.init:
-        saved = torch.load(args.init, map_location=args.device, weights_only=False)
-        missing = model.load_state_dict(fit(saved["ema"], model), strict=False)
+        missing = model.load_state_dict(fit(beginning(args.init, args.device), model), strict=False)
         print(
             f"beginning with {args.init}; new: {missing.missing_keys}, dropped: {missing.unexpected_keys}", flush=True
         )

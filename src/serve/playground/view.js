@@ -1,7 +1,7 @@
 // Draws the picture and what was found on it, pixel for pixel of the screen.
 
 import { $, percent } from './dom.js';
-import { changed, on, state, visible } from './state.js';
+import { changed, listed, on, state, visible } from './state.js';
 
 /** Width of outlines, in pixels of style sheets. */
 const OUTLINE = 2;
@@ -55,7 +55,9 @@ function draw() {
   }
   const image = new ImageData(new Uint8ClampedArray(base.data), width, height);
   const dots = width / Math.max(1, canvas.clientWidth);
-  paint(image, visible(), { view: state.view, opacity: state.opacity, hover: state.hover, line: Math.max(1, Math.round(OUTLINE * dots)) });
+  // Where nothing is found there is nothing to cut out: the picture stays, to be asked again.
+  const view = listed().length ? state.view : 'overlay';
+  paint(image, visible(), { view, opacity: state.opacity, hover: state.hover, line: Math.max(1, Math.round(OUTLINE * dots)) });
   context.putImageData(image, 0, 0);
 }
 
