@@ -235,6 +235,25 @@ fn products<O: Ops>(suite: &mut Suite<O>) {
     for n in [4863, 4865, 5001] {
         suite.check(&Product::new(rng, [26, n, 5], (None, 3), (true, true, Activation::Relu), true));
     }
+    // Rows without gaps, whose starts are aligned: around tiles of 192 × 256 × 64 that a copy engine fills.
+    for (m, n, k) in [
+        (1, 2, 8),
+        (63, 256, 64),
+        (64, 254, 72),
+        (65, 258, 56),
+        (191, 64, 320),
+        (192, 256, 256),
+        (193, 514, 136),
+        (385, 10, 64),
+        (577, 256, 264),
+    ] {
+        for exact in [true, false] {
+            let ep = (true, rng.below(2) == 0, rng.pick(&ACTS));
+            let x = Rows::packed(m, k, || values(exact)(rng));
+            let case = Product::new(rng, [m, n, k], (Some(Dtype::Bf16), 1), ep, exact);
+            suite.check(&Product { x, ..case });
+        }
+    }
     // Layers of the published model; rows of a picture only where the matrix is small.
     for (m, n, k, act) in [
         (5, 1024, 588, Activation::None),
