@@ -16,8 +16,8 @@ const ELEMENT: usize = size_of::<f32>();
 /// Kernels read and write 16 bytes at a time; what lies behind an output begins at a multiple of them.
 const ALIGNMENT: usize = 16;
 
-/// An activation in device memory. Its elements are f32, or bf16 where [`Act::operand`] made it and an operation wrote it
-/// in [`Precision::Bf16`].
+/// An activation in device memory. Its elements are f32, or bf16 where [`Ops::operand`](crate::ops::Ops::operand) made it
+/// and an operation wrote it in [`Precision::Bf16`].
 #[derive(Default)]
 pub struct Act {
     memory: Option<Memory>,
