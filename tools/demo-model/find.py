@@ -3,7 +3,7 @@
 1. Noised boxes: the same decoder also starts from shaken boxes of every object of the picture, and must say of each
    whether the phrase means it, where its box is and what its mask. This teaches words and refinement without matching.
 2. Every query of a phrase that is there also moves towards its nearest answer, matched or not.
-3. The losses of stage `see` go on at a lower weight.
+3. The losses of stage `see` go on at a lower weight (`--aids`, 0 where weights begin without these heads).
 
 Masks cost most and are computed for `--masked` prompts of a picture; boxes, scores and presence for all.
 """
@@ -159,6 +159,18 @@ def find_losses(out, boxes, cover, valid, hit, masked):
     return total, parts
 
 
+def aid_losses(model, phrases, scenes, seen, autocast):
+    """Aid 3, weighted, and its parts by name."""
+    with autocast():
+        rows = draw_phrases(phrases, pairs=24, strangers=8, things=scenes.thing)
+        text, text_mask = model.read(phrases.ids[rows], phrases.mask[rows])
+    tokens = seen[2].flatten(2).transpose(1, 2)
+    yes_no, by_shape, by_colour, right, hue = contrast(model, tokens, scenes, phrases, rows, text, text_mask)
+    on_tokens, forms = token_boxes(model, tokens, scenes), token_forms(model, tokens, scenes)
+    total = 0.5 * (yes_no + by_shape + by_colour) + 2 * on_tokens + 2 * forms
+    return total, dict(shape_right=right, colour_right=hue, token_box=on_tokens, token_form=forms)
+
+
 def find_step(model, phrases, scenes, args, autocast):
     """One step of stage `find`."""
     batch, per = len(scenes.pixels), args.prompts
@@ -173,18 +185,13 @@ def find_step(model, phrases, scenes, args, autocast):
         seen, places, levels = model.look(scenes.pixels)
         prompt, prompt_mask = prompt_features(model, phrases, asked, scenes, seen, places)
         out = model.detect(seen, places, prompt, prompt_mask, per, extra=shake(boxes, valid), masks_for=masked)
-        rows = draw_phrases(phrases, pairs=24, strangers=8, things=scenes.thing)
-        text, text_mask = model.read(phrases.ids[rows], phrases.mask[rows])
     loss, parts = find_losses(out, boxes, cover, valid, hit, masked)
-    tokens = seen[2].flatten(2).transpose(1, 2)
-    yes_no, by_shape, by_colour, right, hue = contrast(model, tokens, scenes, phrases, rows, text, text_mask)
-    on_tokens, forms = token_boxes(model, tokens, scenes), token_forms(model, tokens, scenes)
+    if args.aids:
+        total, seen_parts = aid_losses(model, phrases, scenes, seen, autocast)
+        loss = loss + args.aids * total
+        parts.update(seen_parts)
     with autocast():
         tracked, ious = track_loss(model, levels, scenes, args.shown * batch, args.rounds)
-    loss = loss + 0.5 * (yes_no + by_shape + by_colour) + 2 * on_tokens + 2 * forms + 2 * tracked
     sizes = size_loss([*seen, *levels])
-    loss = loss + 0.1 * sizes
-    parts.update(
-        shape_right=right, colour_right=hue, token_box=on_tokens, token_form=forms, track=tracked, sizes=sizes, **ious
-    )
-    return loss, parts
+    parts.update(track=tracked, sizes=sizes, **ious)
+    return loss + 2 * tracked + 0.1 * sizes, parts
