@@ -19,6 +19,7 @@ mod conv;
 mod crew;
 mod gemm;
 mod isa;
+mod memory;
 mod norm;
 mod peak;
 mod pool;
@@ -36,17 +37,18 @@ use std::time::Duration;
 pub(crate) use bitmap::{Axis, Compared, Cut};
 pub use isa::Isa;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::ops::{Activation, Attention, Epilogue, Linear, Norm, Ops, Pattern, Projected, View, timed};
 use crate::weights::HostTensor;
 use attention::{Keys, Spec, Turn};
 use gemm::{After, Columns, Rows, Stored, Strided};
+use memory::Memory;
 use pool::Pool;
 pub use pool::physical_cores;
 
 /// Activations on the CPU.
 #[derive(Default)]
-pub struct Buffer(Vec<f32>);
+pub struct Buffer(Memory);
 
 impl Buffer {
     /// The elements.
@@ -57,11 +59,9 @@ impl Buffer {
     /// Holds at least `len` elements, the ones before growth unchanged.
     fn grow(&mut self, len: usize) -> Result<()> {
         if self.0.len() < len {
-            self.0.try_reserve_exact(len - self.0.len()).map_err(|e| {
-                let message = format!("expected memory for an activation of {len} elements");
-                Error::new(ErrorKind::OutOfMemory, message).with_source(e)
-            })?;
-            self.0.resize(len, 0.0);
+            let mut memory = Memory::zeroed(len)?;
+            memory[..self.0.len()].copy_from_slice(&self.0);
+            self.0 = memory;
         }
         Ok(())
     }

@@ -5,12 +5,13 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};
 
 use super::crew::Crew;
+use super::memory::Memory;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Threads owned by a back end, joined when it is dropped: a host that unloads the library must find none left.
 pub(crate) struct Pool {
     crew: Crew,
-    scratch: Mutex<Vec<Vec<f32>>>,
+    scratch: Mutex<Vec<Memory>>,
 }
 
 impl Pool {
@@ -65,7 +66,7 @@ impl Pool {
     /// at every call of an operation, so the memory of earlier ones serves again, without page faults.
     pub fn scratch(&self, len: usize) -> Lease<'_> {
         if len == 0 {
-            return Lease { memory: Vec::new(), len, pool: self };
+            return Lease { memory: Memory::default(), len, pool: self };
         }
         let mut free = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         // The tightest fit; else let the largest grow.
@@ -76,7 +77,7 @@ impl Pool {
         if memory.len() < len {
             // Freed first. The new one comes zeroed from the system, which costs nothing before it is used.
             drop(memory);
-            memory = vec![0.0; len];
+            memory = Memory::zeroed(len).unwrap_or_else(|e| panic!("scratch: {e}"));
         }
         Lease { memory, len, pool: self }
     }
@@ -89,7 +90,7 @@ fn next<T>(items: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
 
 /// Scratch memory on loan; goes back on drop.
 pub(crate) struct Lease<'a> {
-    memory: Vec<f32>,
+    memory: Memory,
     len: usize,
     pool: &'a Pool,
 }
