@@ -7,10 +7,11 @@
 //!   for each DEPTH of the inner dimension:
 //!     pack b[NC, DEPTH]                           all threads, one panel each; all of them stay in L3
 //!   for each block of rows:                       all threads, each its own rows of y
-//!     for each DEPTH of the inner dimension:      these columns of its rows of y stay in L2
+//!     for each DEPTH of the inner dimension:      the block's sums stay in L2
 //!       pack a[rows, DEPTH]                       L2
 //!       for each panel of NR columns:             L1
 //!         for each MR rows: tile                  registers
+//!     epilogue, sums to y
 //! ```
 //!
 //! Columns are packed from the stored weights at every call, widened exactly to f32: at one conversion per `m`
@@ -35,12 +36,14 @@ use super::pool::Pool;
 use super::simd::{Kernel, Simd};
 use crate::ops::Activation;
 
-/// Most rows a thread packs at a time: 104 KiB, a part of L2.
-const ROWS: usize = 96;
+/// Most rows a thread packs at a time: 76 KiB, a part of L2. Twelve tiles of the smallest kind, so that a panel of columns
+/// that comes to L1 is used twelve times.
+const ROWS: usize = 72;
 
-/// Columns at a time of a block of [`ROWS`] rows, as many more of smaller blocks: their sums, 192 KiB, are read and written
-/// once for each [`DEPTH`], a tile at a time from as many rows as it has, and wait for memory where they do not stay in L2.
-const COLUMNS: usize = 512;
+/// Most sums of a block of rows: 192 KiB, which stay in L2. With all [`ROWS`] that is 682 columns at a time, and as often are
+/// rows packed again. They lie panel after panel, not in place, where rows that are a power of two apart meet in the same
+/// few sets of a cache.
+const SUMS: usize = 48 << 10;
 
 /// Most elements of packed columns, 10 MiB, to stay in a shared L3 of 16 MiB and more.
 const PACKED: usize = 10 << 18;
@@ -86,7 +89,7 @@ pub fn gemm(
     let (mr, nr) = isa.run(TileSize);
     // Four tasks a thread even out what other processes take from some; whole tiles each.
     let rows = m.div_ceil(4 * pool.threads()).min(ROWS).next_multiple_of(mr);
-    let columns = n.min(ROWS * COLUMNS / rows).min(PACKED / k).max(1).next_multiple_of(nr);
+    let columns = n.min(SUMS / rows).min(PACKED / k).max(1).next_multiple_of(nr);
     let mut packed = pool.scratch(columns * k);
     for first in (0..n).step_by(columns) {
         let cols = columns.min(n - first);
@@ -100,9 +103,10 @@ pub fn gemm(
             });
         }
         let packed = &*packed;
-        pool.for_each_with(rows * PITCH, y.chunks_mut(rows * n).enumerate(), |scratch, (i, y)| {
+        pool.for_each_with(rows * (PITCH + line), y.chunks_mut(rows * n).enumerate(), |scratch, (i, y)| {
             let count = y.len() / n;
-            let panels = &mut scratch.as_chunks_mut().0[..count.next_multiple_of(mr)];
+            let (panels, sums) = scratch.split_at_mut(rows * PITCH);
+            let panels = &mut panels.as_chunks_mut().0[..count.next_multiple_of(mr)];
             for at in (0..k).step_by(DEPTH) {
                 let depth = DEPTH.min(k - at);
                 pack_rows(a, i * rows, count, at, depth, panels);
@@ -113,11 +117,11 @@ pub fn gemm(
                     count,
                     first,
                     cols,
-                    n,
                     depth,
                     accumulate: at > 0,
-                    after: (at + depth == k).then_some(after),
-                    y: &mut *y,
+                    sums: &mut *sums,
+                    finish: (at + depth == k).then_some((after, &mut *y)),
+                    n,
                 });
             }
         });
@@ -150,34 +154,35 @@ struct Block<'a> {
     first: usize,
     /// How many of the columns there are.
     cols: usize,
-    /// Columns of `y`.
-    n: usize,
     /// Elements of the inner dimension.
     depth: usize,
-    /// Whether `y` holds the sums over earlier elements.
+    /// Whether `sums` holds those over earlier elements.
     accumulate: bool,
-    /// What follows, if these are the last elements.
-    after: Option<After<'a>>,
-    /// `[count, n]`.
-    y: &'a mut [f32],
+    /// `[panel][row][NR]`.
+    sums: &'a mut [f32],
+    /// If these are the last elements: what follows, and the product's rows, `[count, n]`.
+    finish: Option<(After<'a>, &'a mut [f32])>,
+    /// Columns of the product.
+    n: usize,
 }
 
 impl Kernel for Block<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let nr = S::Tile::NR;
-        for (i, panel) in self.columns.chunks_exact(self.depth * nr).take(self.cols.div_ceil(nr)).enumerate() {
-            let (column, cols) = (self.first + i * nr, nr.min(self.cols - i * nr));
-            let (pitch, rows, accumulate) = (self.n, self.count, self.accumulate);
-            let out = Out { to: &mut self.y[column..], pitch, cols, rows, accumulate };
+    fn run<S: Simd>(mut self, s: S) {
+        let (nr, rows) = (S::Tile::NR, self.rows.len());
+        let panels = self.columns.chunks_exact(self.depth * nr).take(self.cols.div_ceil(nr));
+        for (i, (panel, sums)) in panels.zip(self.sums.chunks_exact_mut(rows * nr)).enumerate() {
+            let out = Out { to: &mut *sums, pitch: nr, cols: nr, rows, accumulate: self.accumulate };
             S::Tile::column_panel(s, self.rows, panel, self.depth, out);
-            // The panel's sums were just written: the epilogue finds them in L1 or L2.
-            if let Some(after) = self.after {
-                for r in 0..self.count {
-                    let y = &mut self.y[r * self.n + column..][..cols];
-                    after.row(s, self.first_row + r, column, y);
+            // The panel's sums were just written: the epilogue finds them in L1.
+            if let Some((after, y)) = &mut self.finish {
+                let (column, cols) = (self.first + i * nr, nr.min(self.cols - i * nr));
+                for (r, sums) in sums.chunks_exact_mut(nr).take(self.count).enumerate() {
+                    let sums = &mut sums[..cols];
+                    after.row(s, self.first_row + r, column, sums);
+                    y[r * self.n + column..][..cols].copy_from_slice(sums);
                 }
             }
         }

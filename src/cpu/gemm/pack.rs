@@ -146,7 +146,19 @@ impl<C: Columns> Kernel for PackColumns<'_, C> {
             for r in 0..count {
                 group[r] = self.columns.column(self.first + g + r);
             }
-            for p in (0..self.depth).step_by(S::LANES) {
+            let dtype = group[0].dtype;
+            let mut done = 0;
+            if count == S::LANES && group[..count].iter().all(|c| c.dtype == dtype) {
+                done = self.depth - self.depth % S::LANES;
+                let panel = &mut self.panel[..done * nr];
+                match dtype {
+                    Dtype::F32 => squares::<S, F32>(s, &group, self.at, g, panel),
+                    Dtype::F16 => squares::<S, F16>(s, &group, self.at, g, panel),
+                    Dtype::Bf16 => squares::<S, Bf16>(s, &group, self.at, g, panel),
+                }
+            }
+            // What is no whole square, or of several types.
+            for p in (done..self.depth).step_by(S::LANES) {
                 let mut square = [s.splat(0.0); MAX_LANES];
                 for r in 0..S::LANES {
                     if r < count {
@@ -163,6 +175,27 @@ impl<C: Columns> Kernel for PackColumns<'_, C> {
                     s.store(square[r], &mut self.panel[(p + r) * nr + g..]);
                 }
             }
+        }
+    }
+}
+
+/// Turns the first LANES of `columns`, from element `at` on, into columns `to ..` of `panel`, which is whole squares.
+#[inline(always)]
+fn squares<S: Simd, E: Element>(s: S, columns: &[Stored<'_>; MAX_LANES], at: usize, to: usize, panel: &mut [f32]) {
+    let line = S::LANES * S::Tile::NR;
+    let len = panel.len() / S::Tile::NR * E::BYTES;
+    let mut bytes = [&[][..]; MAX_LANES];
+    for r in 0..S::LANES {
+        bytes[r] = &columns[r].bytes[at * E::BYTES..][..len];
+    }
+    for (i, panel) in panel.chunks_exact_mut(line).enumerate() {
+        let mut square = [s.splat(0.0); MAX_LANES];
+        for r in 0..S::LANES {
+            square[r] = E::load(s, &bytes[r][i * S::LANES * E::BYTES..]);
+        }
+        s.transpose(&mut square);
+        for (square, panel) in square.iter().zip(panel.chunks_exact_mut(S::Tile::NR)) {
+            s.store(*square, &mut panel[to..]);
         }
     }
 }
