@@ -66,9 +66,12 @@ impl Buffer {
         Ok(())
     }
 
-    /// The first `len` elements, grown to hold them.
+    /// `len` elements to be written, all of them: what was there goes first, so that old and new are never there together.
     fn output(&mut self, len: usize) -> Result<&mut [f32]> {
-        self.grow(len)?;
+        if self.0.len() < len {
+            self.0 = Memory::default();
+            self.0 = Memory::zeroed(len)?;
+        }
         Ok(&mut self.0[..len])
     }
 }
@@ -353,7 +356,8 @@ impl Ops for CpuOps {
     }
 
     fn copy(&self, x: View<'_, Buffer>, rows: usize, width: usize, y: &mut Buffer, offset: usize) -> Result<()> {
-        let y = &mut y.output(offset + rows * width)?[offset..];
+        y.grow(offset + rows * width)?;
+        let y = &mut y.0[offset..offset + rows * width];
         rows::copy(&self.pool, strided(x), width, y);
         Ok(())
     }

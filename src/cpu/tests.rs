@@ -3,6 +3,7 @@
 use super::isa::Isa;
 use super::pool::Pool;
 use super::*;
+use crate::error::ErrorKind;
 use crate::weights::Dtype;
 
 /// Reproducible values in -1..1 (SplitMix64).
@@ -28,7 +29,9 @@ fn back_ends() -> Vec<CpuOps> {
 }
 
 fn buffer(values: &[f32]) -> Buffer {
-    Buffer(values.to_vec())
+    let mut memory = Memory::zeroed(values.len()).unwrap();
+    memory.copy_from_slice(values);
+    Buffer(memory)
 }
 
 fn layer(ops: &CpuOps, w: &[f32], b: Option<&[f32]>, n: usize, k: usize) -> Linear<CpuOps> {

@@ -81,9 +81,9 @@ fn several_blocks_of_rows_and_columns() {
     for (pool, isa) in pools() {
         check(&pool, isa, (3 * ROWS + 7, 70, 33), After::NOTHING);
         // Blocks of all their rows, by more columns than they are given at a time, deeper than one panel.
-        check(&pool, isa, (4 * pool.threads() * ROWS + 7, COLUMNS + 41, DEPTH + 3), After::NOTHING);
-        check(&pool, isa, (FEW, COLUMNS + 41, 3), After::NOTHING);
-        check(&pool, isa, (2, COLUMNS + 41, 3), After::NOTHING);
+        check(&pool, isa, (4 * pool.threads() * ROWS + 7, SUMS / ROWS + 41, DEPTH + 3), After::NOTHING);
+        check(&pool, isa, (FEW, SUMS / ROWS + 41, 3), After::NOTHING);
+        check(&pool, isa, (2, SUMS / ROWS + 41, 3), After::NOTHING);
     }
 }
 
