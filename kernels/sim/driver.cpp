@@ -66,7 +66,7 @@ std::map<std::string, Function> functions = {
     FUNCTION(split_heads_sm90a), FUNCTION(attention_sm90a_192x96_d64),
     FUNCTION(layer_norm), FUNCTION(group_norm_partial), FUNCTION(group_norm_apply),
     FUNCTION(add_rows), FUNCTION(copy_rows), FUNCTION(gather_rows), FUNCTION(mean_rows),
-    FUNCTION(ingest_f32), FUNCTION(patches_f32), FUNCTION(upsample_add), FUNCTION(roi_align_f32),
+    FUNCTION(ingest_f32), FUNCTION(patches_f32), FUNCTION(upsample_add), FUNCTION(roi_align_f32), FUNCTION(cut_f32),
     FUNCTION(box_sine_f32), FUNCTION(box_deltas_f32), FUNCTION(box_refine_f32),
 };
 #undef FUNCTION

@@ -5,7 +5,7 @@
 //! and epilogues are f32 everywhere. An operand that is f32 in memory is rounded on its way to the tensor cores.
 //! [`Precision::F32`] is for checking.
 //!
-//! All calls of one [`CudaOps`] are enqueued on one stream, from whatever thread; only a download waits. A stream for each
+//! All calls of one [`CudaOps`] are enqueued on one stream, from whatever thread; only downloads and masks wait. A stream for each
 //! session would keep a device no busier than the encoder alone does, and every picture that sessions share would need
 //! events between their streams.
 //!
@@ -29,6 +29,7 @@ mod functions;
 mod graph;
 #[allow(unsafe_code)]
 mod launch;
+mod masks;
 mod memory;
 mod norm;
 mod picture;
@@ -46,7 +47,8 @@ pub use functions::{Kernel, kernels};
 pub use memory::{Act, Mat};
 
 use crate::error::{Error, Result};
-use crate::ops::{Activation, Attention, Epilogue, Linear, Norm, Ops, View};
+use crate::image::ImageView;
+use crate::ops::{Activation, Attention, Cut, Epilogue, Linear, Norm, Ops, View};
 use crate::weights::HostTensor;
 use functions::Functions;
 
@@ -224,8 +226,12 @@ impl Ops for CudaOps {
         rows::mean_rows(self, x, [rows, width], y)
     }
 
-    fn ingest(&self, rgb: &[u8], y: &mut Act) -> Result<()> {
-        picture::ingest(self, rgb, y)
+    fn ingest(&self, picture: &ImageView<'_>, side: usize, y: &mut Act) -> Result<()> {
+        picture::ingest(self, picture, side, y)
+    }
+
+    fn cut(&self, cut: &Cut, masks: &mut [(&[f32], &mut [u64])]) -> Result<()> {
+        masks::cut(self, cut, masks)
     }
 
     fn patches(&self, x: &Act, h: usize, w: usize, c: usize, p: usize, y: &mut Act) -> Result<()> {
