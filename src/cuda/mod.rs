@@ -19,6 +19,7 @@ mod arguments;
 mod attention;
 mod batch;
 mod binaries;
+mod check;
 #[allow(unsafe_code)]
 mod clock;
 mod dense;
@@ -41,6 +42,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use binaries::{Binary, all as binaries};
+pub use check::check;
 pub use clock::Clock;
 pub use driver::{Device, Listing, devices, has_driver};
 pub use functions::{Kernel, kernels};
@@ -82,6 +84,8 @@ pub struct CudaOps {
     functions: Functions,
     device: Arc<Device>,
     precision: Precision,
+    /// Multiprocessors that work is divided among, and kernels are chosen for.
+    processors: usize,
 }
 
 impl CudaOps {
@@ -93,7 +97,8 @@ impl CudaOps {
     pub fn new(index: usize, precision: Precision) -> Result<Self> {
         let device = Device::open(index)?;
         device.bind()?;
-        Ok(Self { functions: Functions::load(&*device)?, device, precision })
+        let processors = device.processors() as usize;
+        Ok(Self { functions: Functions::load(&*device)?, device, precision, processors })
     }
 
     /// The device.
@@ -103,7 +108,7 @@ impl CudaOps {
 
     /// Blocks of `threads` for `elements`, one each, up to what fills the device several times over.
     fn blocks(&self, elements: usize, threads: u32) -> [usize; 3] {
-        let most = self.device.processors() as usize * 16;
+        let most = self.processors * 16;
         [elements.div_ceil(threads as usize).min(most.max(1)), 1, 1]
     }
 }

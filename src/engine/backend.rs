@@ -317,7 +317,9 @@ fn load_cuda(index: usize, options: &ModelOptions, checkpoint: &Checkpoint) -> R
         Precision::Bf16 => cuda::Precision::Bf16,
     };
     let place = |e: Error| e.at(format!("device cuda:{index}"));
-    let ops = CudaOps::new(index, precision).map_err(place)?;
+    let mut ops = CudaOps::new(index, precision).map_err(place)?;
+    // Slowness is no matter: it is a few megaflops.
+    cuda::check(&mut ops, &CpuOps::new(Some(1), Isa::best())?).map_err(place)?;
     let (major, minor) = ops.device().capability();
     let words = format!("cuda:{index}, {}, compute capability {major}.{minor}, {precision:?}", ops.device().name());
     on(ops, checkpoint, words).map_err(|e| match e.kind() {
