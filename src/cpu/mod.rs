@@ -177,6 +177,7 @@ impl Ops for CpuOps {
     type Clock = Duration;
 
     fn stage<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<(T, Duration)> {
+        let _caller = self.pool.enter();
         timed(work)
     }
 

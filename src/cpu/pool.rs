@@ -2,6 +2,7 @@
 
 use std::num::NonZero;
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::crew::Crew;
@@ -11,6 +12,8 @@ use crate::error::{Error, ErrorKind, Result};
 /// Threads owned by a back end, joined when it is dropped: a host that unloads the library must find none left.
 pub(crate) struct Pool {
     crew: Crew,
+    /// Callers in the middle of a stage.
+    callers: AtomicUsize,
     scratch: Mutex<Vec<Memory>>,
 }
 
@@ -24,12 +27,21 @@ impl Pool {
         let crew = Crew::new(threads).map_err(|e| {
             Error::new(ErrorKind::OutOfMemory, format!("expected to start {threads} threads")).with_source(e)
         })?;
-        Ok(Self { crew, scratch: Mutex::default() })
+        Ok(Self { crew, callers: AtomicUsize::new(0), scratch: Mutex::default() })
     }
 
     /// How many threads work on an operation.
     pub fn threads(&self) -> usize {
         self.crew.threads()
+    }
+
+    /// Counts the caller as one at work on a stage, until the guard is dropped.
+    ///
+    /// Where callers are as many as threads, all of them work alone: the crew would only take turns with them on the same
+    /// cores, and what a caller loses to waiting for others' tasks is the throughput of a server at saturation.
+    pub fn enter(&self) -> Entered<'_> {
+        self.callers.fetch_add(1, Ordering::Relaxed);
+        Entered(&self.callers)
     }
 
     /// Does `work` with each item, on all threads. Items are handed out one by one in their order, so that who is
@@ -45,7 +57,8 @@ impl Pool {
         items: impl ExactSizeIterator<Item = T> + Send,
         work: impl Fn(&mut [f32], T) + Sync,
     ) {
-        let hands = self.threads().min(items.len());
+        let crowd = self.callers.load(Ordering::Relaxed);
+        let hands = if crowd > 1 && crowd >= self.threads() { 1 } else { self.threads().min(items.len()) };
         // The caller takes memory for all, so that what is taken does not depend on who comes first.
         let mut memory = self.scratch(hands * len);
         if hands <= 1 {
@@ -80,6 +93,15 @@ impl Pool {
             memory = Memory::zeroed(len).unwrap_or_else(|e| panic!("scratch: {e}"));
         }
         Lease { memory, len, pool: self }
+    }
+}
+
+/// A caller at work, see [`Pool::enter`].
+pub(crate) struct Entered<'a>(&'a AtomicUsize);
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -140,6 +162,29 @@ fn sysfs_cores() -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn as_many_callers_as_threads_work_alone() {
+        let pool = Pool::new(Some(2)).unwrap();
+        // Whether somebody else than the caller had an item: items last until both threads have had the time to come.
+        let shared = || {
+            let caller = std::thread::current().id();
+            let others = AtomicUsize::new(0);
+            pool.for_each(0..64, |_| {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+                others.fetch_add(usize::from(std::thread::current().id() != caller), Ordering::Relaxed);
+            });
+            others.into_inner() > 0
+        };
+        assert!(shared());
+        let first = pool.enter();
+        assert!(shared());
+        let second = pool.enter();
+        assert!(!shared());
+        drop(second);
+        assert!(shared());
+        drop(first);
+    }
 
     #[test]
     fn every_item_is_worked_on_with_scratch_of_its_own() {

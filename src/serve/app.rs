@@ -33,6 +33,10 @@ const BUDGET_UNIT: usize = 1024;
 /// Most webhooks that are pending. Each may be for two hours.
 const MAX_DELIVERIES: usize = 256;
 
+/// How long a refusal takes. Who has no patience and asks again at once asks ten times a second then; refusals by the
+/// ten thousand took half of the cores away from those who had a place.
+const REFUSING: Duration = Duration::from_millis(100);
+
 /// Most lines of a request's log.
 const MAX_LINES: usize = 200;
 
@@ -102,13 +106,13 @@ impl App {
     /// A request's place and its body. Where there is no place the body is not read; but the place is taken only when
     /// the body is there, so that slow senders keep nobody out.
     pub async fn enter(&self, request: Request<Body>) -> ApiResult<(Place, Intake)> {
-        drop(self.admit()?);
+        drop(self.admit().await?);
         let body = self.body(request).await?;
-        Ok((self.admit()?, body))
+        Ok((self.admit().await?, body))
     }
 
-    /// A place for one more request, or 429 with the time after which there may be one.
-    pub fn admit(&self) -> ApiResult<Place> {
+    /// A place for one more request, or 429, after [`REFUSING`], with the time after which there may be one.
+    pub async fn admit(&self) -> ApiResult<Place> {
         if self.draining.load(Ordering::Relaxed) {
             return Err(ApiError::draining());
         }
@@ -116,6 +120,7 @@ impl App {
             Ok(permit) => Ok(Place { _door: permit }),
             Err(_) => {
                 self.metrics.refused();
+                tokio::time::sleep(REFUSING).await;
                 Err(ApiError::busy(self.patience()))
             }
         }

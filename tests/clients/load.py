@@ -94,8 +94,8 @@ for name, fresh, levels in [
                 rate, busy, p50, p99, mib = level(server, url, log, script, connections)
                 rates.append(rate)
                 print(f"| {connections} | {rate:.0f} | {busy:.0f} | {p50:.1f} ms | {p99:.1f} ms | {mib:.0f} MiB |", flush=True)
-            # wrk and the refusals, thousands a second, take their share of the same cores.
-            assert rates[-1] > max(rates) / 4, "throughput collapses"
+            # wrk and the refusals take their share of the same cores.
+            assert rates[-1] > max(rates) / 2, "throughput collapses"
         finally:
             server.terminate()
             server.wait()
