@@ -33,6 +33,7 @@ pub use decode::DecodeLimits;
 pub use encode::{FileFormat, JPEG_QUALITY, encode, save, save_as, write_file};
 pub(crate) use interpolate::Taps;
 pub use interpolate::{BilinearRows, resize_antialias_f32, resize_bilinear_f32};
+#[cfg(feature = "cuda")]
 pub(crate) use preprocess::Axis;
 pub use preprocess::{NORMALISED, normalise, resize};
 

@@ -65,7 +65,7 @@ fn child_warm() {
     mark("end");
     answers.iter().for_each(|answer| same(&answers[0], answer));
     let times = session.take_timings();
-    for stage in ["encode_image", "encode_text", "ground", "masks", "segment"] {
+    for stage in ["resize", "encode_image", "encode_text", "ground", "masks", "segment"] {
         let took = times.iter().find(|(name, _)| *name == stage).unwrap().1;
         assert!(!took.is_zero(), "{stage}");
     }
