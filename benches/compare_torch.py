@@ -79,7 +79,14 @@ def worker(args):
     opening = 1e3 * (time.perf_counter() - start)
     side = (model.config.vision_config if clicking else model.config).image_size
     images = Sam3ImageProcessor(size={"height": side, "width": side})
-    concepts = Sam3Processor(images, CLIPTokenizer.from_pretrained(args.model))
+    if (args.model / "tokenizer.json").exists():
+        tokenizer = CLIPTokenizer.from_pretrained(args.model)
+    else:  # the model in the program has the program's
+        sys.path.insert(0, str(ROOT / "tools/demo-model"))
+        from vocabulary import make_tokenizer
+
+        tokenizer = make_tokenizer(model.config.text_config.vocab_size - 514)
+    concepts = Sam3Processor(images, tokenizer)
     clicks = Sam3TrackerProcessor(images)
 
     def answer(outputs):
@@ -250,7 +257,12 @@ def distances(ours, theirs):
 
 
 def check(args):
-    """The outputs behind each row: those of a phrase, of a click, of the small model."""
+    """The outputs behind each row: those of a phrase, of a click, of the small model. Of a PNG, for decoders of JPEG differ."""
+    from PIL import Image
+
+    lossless = args.state.with_suffix(".png")
+    Image.open(args.image).convert("RGB").save(lossless)
+    args.image = lossless
     for row in sorted({ANSWERS.get(row, row) for row in args.rows}):
         model, threads = place(args, row)
         prefix = args.state.with_suffix("")

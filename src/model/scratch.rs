@@ -18,7 +18,7 @@ pub struct Scratch<O: Ops> {
     pub h: O::Act,
     /// `h` plus position embeddings; same shapes.
     pub hp: O::Act,
-    /// Stacked projections `[t, 3c]`, or queries `[t, d]`.
+    /// Queries `[t, d]`, or the stacked projections of the text encoder.
     pub q: O::Act,
     /// Keys `[t, d]`.
     pub k: O::Act,
@@ -32,7 +32,7 @@ pub struct Scratch<O: Ops> {
     pub mlp2: O::Act,
     /// Feature maps on their way up: `[4t, c/2]`, `[16t, d]`. Masks are made from the last of them.
     pub map: O::Act,
-    /// Likewise, the other of two.
+    /// Likewise, the other of two; and the stacked projections of the ViT `[t, 3c]`, which is done before maps are made.
     pub map2: O::Act,
 
     /// Prompt of the detector: valid text tokens, then exemplars `[p, d]`.

@@ -92,7 +92,7 @@ impl<O: Ops> Vit<O> {
         let (c, grid, size) = (cfg.hidden_size, cfg.grid(), cfg.window_size);
         let t = grid * grid;
         ops.layer_norm(View::new(&s.x, c), &layer.norm1, t, Activation::None, &mut s.h)?;
-        ops.linear(View::new(&s.h, c), &layer.qkv, t, Epilogue::NONE, &mut s.q)?;
+        ops.linear(View::new(&s.h, c), &layer.qkv, t, Epilogue::NONE, &mut s.map2)?;
         let full = Attention::full(cfg.heads, c / cfg.heads, t, t);
         let spec = if layer.global {
             Attention { rope: Some(&self.rope_global), ..full }
@@ -102,7 +102,7 @@ impl<O: Ops> Vit<O> {
             let pattern = Pattern::Windows { height: grid, width: grid, size, pad_k, pad_v };
             Attention { rope: Some(&self.rope_window), pattern, ..full }
         };
-        let column = |i: usize| View::columns(&s.q, i * c, 3 * c);
+        let column = |i: usize| View::columns(&s.map2, i * c, 3 * c);
         ops.attention(column(0), column(1), column(2), &spec, &mut s.o)?;
         let residual = Epilogue::add(View::new(&s.x, c));
         ops.linear(View::new(&s.o, c), &layer.proj, t, residual, &mut s.next)?;
