@@ -36,22 +36,31 @@ fn a_full_house_refuses_and_recovers() {
     service.post(RLE, &json!({ "image_url": fresh(10), "prompt": "x" })).ok();
 }
 
-#[test]
-fn an_early_answer_arrives_before_the_body_has() {
+/// A house that one request fills, a request for a body of 8 MiB without the end of its head, and what makes the full one end.
+fn full_house(seed: u8) -> (Service, String, std::thread::JoinHandle<u16>) {
     let service = start(slow(), |o| (o.sessions, o.queue) = (1, 0));
-    let (addr, body) = (service.addr, json!({ "image_url": fresh(21), "prompt": "x" }).to_string());
+    let (addr, body) = (service.addr, json!({ "image_url": fresh(seed), "prompt": "x" }).to_string());
     let running = std::thread::spawn(move || send(addr, "POST", RLE, &[], body.into()).unwrap().status);
     service.until("/metrics", |_| service.figure("sam3_requests_inside") == 1);
-    let long = "x".repeat(8 << 20);
-    let head = format!("POST {RLE} HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n", long.len());
-    // Who asks first is told not to send it.
+    (service, format!("POST {RLE} HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n", 8 << 20), running)
+}
+
+#[test]
+fn who_asks_before_sending_a_body_is_told_not_to() {
+    let (service, head, running) = full_house(21);
     let asked = service.raw(format!("{head}expect: 100-continue\r\n\r\n").as_bytes());
     assert!(asked.starts_with("HTTP/1.1 429 "), "{asked}");
+    assert_eq!(running.join().unwrap(), 200);
+}
+
+#[test]
+fn an_early_answer_arrives_before_the_body_has() {
+    let (service, head, running) = full_house(22);
     // More than the buffers of both sockets hold, sent to a full house: reset on the way, it would take the answer along.
-    let (mut stream, mut text) = (TcpStream::connect(addr).unwrap(), String::new());
+    let (mut stream, mut text) = (TcpStream::connect(service.addr).unwrap(), String::new());
     stream.write_all(format!("{head}\r\n").as_bytes()).unwrap();
     std::thread::sleep(Duration::from_millis(50));
-    stream.write_all(long.as_bytes()).unwrap();
+    stream.write_all("x".repeat(8 << 20).as_bytes()).unwrap();
     stream.write_all(b"GET /health HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
     stream.read_to_string(&mut text).unwrap();
     assert!(text.starts_with("HTTP/1.1 429 ") && text.contains("HTTP/1.1 200 "), "{text}");
