@@ -2,11 +2,56 @@
 #include "tile/element.cuh"
 #include "tile/grid.cuh"
 
-/// `y[i] = (rgb[i] - 127.5) / 127.5` of `count` bytes
+namespace {
+
+/// The triangle filter of one axis in fixed point, as `src/cuda/picture.rs` lays it out.
+struct Filter {
+    const u32* spans;  // of each output sample: the first input sample, their number, and where its weights begin
+    const short* weights;
+    u32 precision;
+};
+
+/// Rounded to nearest, as on the processor: bit for bit.
+DEVICE int level(int sum, u32 precision) {
+    const int v = sum >> precision;
+    return v < 0 ? 0 : v > 255 ? 255 : v;
+}
+
+}  // namespace
+
+/// `y[i, j] = (v - 127.5) / 127.5`, `v` being `x[height, width]` of packed RGB resized to `size` × `size`: each input row
+/// across, rounded to a byte, and those down. A thread a pixel: rows that two output rows share are resampled twice, which
+/// costs less than a picture of the intermediate bytes would.
 KERNEL void LAUNCH_BOUNDS(256) ingest_f32(const GRID_CONSTANT PictureArgs a) {
-    const u8* const rgb = static_cast<const u8*>(a.x);
-    for (size_t i = first_element(); i < a.count; i += all_threads())
-        static_cast<float*>(a.y)[i] = (rgb[i] - 127.5f) / 127.5f;
+    const u32 side = a.size;
+    const u32* const tables = static_cast<const u32*>(a.skip);
+    const short* const weights = reinterpret_cast<const short*>(tables + 2 + 6 * static_cast<size_t>(side));
+    const Filter across = {tables + 2, weights, tables[0]}, down = {tables + 2 + 3 * side, weights, tables[1]};
+    for (size_t i = first_element(); i < static_cast<size_t>(side) * side; i += all_threads()) {
+        const u32* const columns = across.spans + 3 * (i % side);
+        const u32* const rows = down.spans + 3 * (i / side);
+        const int half_across = 1 << across.precision >> 1, half_down = 1 << down.precision >> 1;
+        int red = half_down, green = half_down, blue = half_down;
+        for (u32 r = 0; r < rows[1]; r++) {
+            const size_t first = static_cast<size_t>(rows[0] + r) * a.width + columns[0];
+            const u8* pixel = static_cast<const u8*>(a.x) + first * 3;
+            int sums[3] = {half_across, half_across, half_across};
+            for (u32 c = 0; c < columns[1]; c++, pixel += 3) {
+                const int weight = across.weights[columns[2] + c];
+                sums[0] += weight * pixel[0];
+                sums[1] += weight * pixel[1];
+                sums[2] += weight * pixel[2];
+            }
+            const int weight = down.weights[rows[2] + r];
+            red += weight * level(sums[0], across.precision);
+            green += weight * level(sums[1], across.precision);
+            blue += weight * level(sums[2], across.precision);
+        }
+        float* const y = static_cast<float*>(a.y) + i * 3;
+        y[0] = __fdiv_rn(static_cast<float>(level(red, down.precision)) - 127.5f, 127.5f);
+        y[1] = __fdiv_rn(static_cast<float>(level(green, down.precision)) - 127.5f, 127.5f);
+        y[2] = __fdiv_rn(static_cast<float>(level(blue, down.precision)) - 127.5f, 127.5f);
+    }
 }
 
 /// `y[(i, j), (c, dy, dx)] = x[(i·p + dy, j·p + dx), c]`

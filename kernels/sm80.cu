@@ -4,6 +4,7 @@
 #include "boxes.cu"
 #include "gemm_bf16.cu"
 #include "gemm_f32.cu"
+#include "masks.cu"
 #include "norm.cu"
 #include "picture.cu"
 #include "rows.cu"

@@ -12,14 +12,19 @@
 //! - All lengths, offsets and strides count elements.
 //! - Outputs are written from element 0, grown with [`Ops::reserve`] by the callee, and never alias an input; `&mut`
 //!   says so. Elements of an output buffer behind the written ones keep unspecified values.
-//! - Calls enqueue; only [`Ops::download`] waits. The model never branches on device data.
+//! - Calls enqueue; only [`Ops::download`] and [`Ops::cut`] wait. The model never branches on device data.
 //!
 //! Dimensions that do not fit their buffers are a defect of the caller: implementations assert, they return errors only
 //! for what a correct program can meet (memory, device).
 
+mod cut;
+
 use std::time::{Duration, Instant};
 
+pub use cut::{Compared, Cut};
+
 use crate::error::Result;
+use crate::image::ImageView;
 use crate::weights::HostTensor;
 
 /// What follows the accumulation of a GEMM or a normalisation.
@@ -387,8 +392,15 @@ pub trait Ops: Send + Sync + Sized + 'static {
 
     // Pictures.
 
-    /// Pixels `rgb[s·s·3]` to `y[s·s, 3] = (rgb - 127.5) / 127.5`, upstream's rescale and normalise in one.
-    fn ingest(&self, rgb: &[u8], y: &mut Self::Act) -> Result<()>;
+    /// A picture of any size as the model's square, `y[side·side, 3] = (v - 127.5) / 127.5` of the samples `v` that
+    /// [`crate::image::resize`] makes of it: upstream's resize, rescale and normalise in one, every bit.
+    fn ingest(&self, picture: &ImageView<'_>, side: usize, y: &mut Self::Act) -> Result<()>;
+
+    /// Cuts each map of finite logits, making all words of its mask, `[rows, columns.div_ceil(64)]`: pixel `x` is bit
+    /// `x % 64` of word `x / 64`, and bits beyond the columns are zero. Every bit is [`Cut::decide`]'s of
+    /// [`Compared::exact`]. Both are on the host, since an answer has the logits, too, which are few beside a mask's
+    /// pixels. Waits.
+    fn cut(&self, cut: &Cut, masks: &mut [(&[f32], &mut [u64])]) -> Result<()>;
 
     /// Cuts `x[h·w, c]` into `p × p` patches, `y[(h/p)·(w/p), c·p·p]` in the order `(c, dy, dx)` of a convolution's
     /// kernel, so that a convolution of stride `p` is a [`Ops::linear`].

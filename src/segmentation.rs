@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::image::resize_bilinear_f32;
 use crate::instance::{Instance, Mask};
-use crate::model::Stage;
 use crate::prompt::LowResMask;
 
 /// Everything found in one picture by one call.
@@ -116,10 +115,6 @@ impl Timings {
             Some((_, sum)) => *sum += time,
             None => self.0.push((stage, time)),
         }
-    }
-
-    pub(crate) fn add_stage(&mut self, stage: Stage, time: Duration) {
-        self.add(stage.name(), time);
     }
 
     /// Stage names and times, in the order the stages first ran.

@@ -15,6 +15,7 @@
 //   SAM3_SIM_FAIL_MODULE=CODE   result of loading a module (0)
 //   SAM3_SIM_FAIL_ALLOCATION=N  the N-th allocation and the one after find no memory
 //   SAM3_SIM_FAIL_LAUNCH=N      the N-th launch is refused
+//   SAM3_SIM_IDLE=KERNEL        launches of this kernel do nothing
 //   SAM3_SIM_FAULT=N            the N-th launch breaks the context: it and all later calls fail, as after a fault
 //   SAM3_SIM_LOG=PATH           one line for each call that does something is appended to this file
 #include "../sm90a.cu"
@@ -66,7 +67,7 @@ std::map<std::string, Function> functions = {
     FUNCTION(split_heads_sm90a), FUNCTION(attention_sm90a_192x96_d64),
     FUNCTION(layer_norm), FUNCTION(group_norm_partial), FUNCTION(group_norm_apply),
     FUNCTION(add_rows), FUNCTION(copy_rows), FUNCTION(gather_rows), FUNCTION(mean_rows),
-    FUNCTION(ingest_f32), FUNCTION(patches_f32), FUNCTION(upsample_add), FUNCTION(roi_align_f32),
+    FUNCTION(ingest_f32), FUNCTION(patches_f32), FUNCTION(upsample_add), FUNCTION(roi_align_f32), FUNCTION(cut_f32),
     FUNCTION(box_sine_f32), FUNCTION(box_deltas_f32), FUNCTION(box_refine_f32),
 };
 #undef FUNCTION
@@ -219,6 +220,8 @@ int run(Function* f, sim::Dim grid, sim::Dim block, u32 shared, void* argument) 
         broken = true;
         return OK;
     }
+    const char* const idle = getenv("SAM3_SIM_IDLE");
+    if (idle && !strcmp(idle, name_of(f))) return OK;
     const char* const async = getenv("SAM3_SIM_ASYNC");
     sim::Options options;
     options.async = async && !strcmp(async, "early") ? sim::Async::early : sim::Async::late;

@@ -156,6 +156,13 @@ static inline u32 __float_as_uint(float f) {
 static inline float __fadd_rn(float a, float b) { return a + b; }
 static inline float __fmul_rn(float a, float b) { return a * b; }
 static inline float __fdiv_rn(float a, float b) { return a / b; }
+static inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
+/// A launch has one thread of the host, and memory that no other launch has.
+static inline u32 atomicAdd(u32* to, u32 by) {
+    const u32 before = *to;
+    *to += by;
+    return before;
+}
 
 #define ldmatrix_x4(r, p)                                                    \
     do {                                                                     \
@@ -179,6 +186,14 @@ template <int N> static inline void cp_async_wait() { sim::cp_async_wait(N); }
 
 static inline float ex2(float x) { return exp2f(x); }
 static inline float rcp(float x) { return 1.0f / x; }
+/// Off by up to 2 ulp, as a device's may be: by what the last bits of `x` make of it.
+static inline float exponential(float x) {
+    const float y = expf(x);
+    u32 bits = __float_as_uint(y);
+    if (!(y > 1e-30f && y < 1e30f)) return y;
+    bits += (__float_as_uint(x) * 2654435761u >> 16) % 5 - 2;
+    return __uint_as_float(bits);
+}
 
 static inline u32 shared_address(const void* p) {
     return static_cast<u32>(static_cast<const u8*>(p) - sim::shared_memory());

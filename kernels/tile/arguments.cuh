@@ -64,10 +64,11 @@ struct RowsArgs {
     u32 b_rows, half;
 };
 
-/// Pictures: patches (`size` is a patch's side), upsampling (to `out_height` × `out_width`), RoI align.
+/// Pictures: ingestion (to a square of side `size`), patches (`size` is a patch's side), upsampling (to `out_height` ×
+/// `out_width`), RoI align.
 struct PictureArgs {
     const void* x;
-    const void* skip;  // upsampling: the addend; RoI align: the boxes
+    const void* skip;  // ingestion: the filters; upsampling: the addend; RoI align: the boxes
     void* y;
     u32 height, width, channels, size;
     u32 out_height, out_width, count, half;
@@ -80,9 +81,22 @@ struct BoxArgs {
     u32 count, features, height, width;
 };
 
+/// Masks at another size.
+struct CutArgs {
+    const float* x;  // [height, width]
+    u32* y;          // [out_height, line], words of 32 pixels
+    u32* doubtful;   // a count, which is 0 before, and as many indices of words, of which the first `most` are kept
+    u32 height, width, out_height, out_width;
+    u32 line, sigmoid, most;
+    float down, across;  // samples a pixel
+    float threshold, close;
+    u32 reserved;
+};
+
 static_assert(sizeof(GemmArgs) == 88, "as in src/cuda/arguments.rs");
 static_assert(sizeof(AttentionArgs) == 152, "as in src/cuda/arguments.rs");
 static_assert(sizeof(NormArgs) == 72, "as in src/cuda/arguments.rs");
 static_assert(sizeof(RowsArgs) == 48, "as in src/cuda/arguments.rs");
 static_assert(sizeof(PictureArgs) == 56, "as in src/cuda/arguments.rs");
 static_assert(sizeof(BoxArgs) == 48, "as in src/cuda/arguments.rs");
+static_assert(sizeof(CutArgs) == 72, "as in src/cuda/arguments.rs");

@@ -10,121 +10,58 @@
 
 use std::ops::Range;
 
-use super::CpuOps;
 use super::activation::exp;
+use super::isa::Isa;
+use super::pool::Pool;
 use super::simd::{Kernel, MAX_LANES, Simd};
+use crate::image::Taps;
+use crate::ops::{Compared, Cut};
 
-/// More than a blend of four vector σ differs from the definition's. Its `exp` is within 2 ulps, 2.4e-7, of which σ keeps
-/// a quarter at most; the sum, the quotient and the blends' products and sums round by 6e-8 at most each.
-const CLOSE: f32 = 1e-6;
-
-/// The two samples of each pixel along one axis, and their weights; of equal lengths.
-#[derive(Clone, Copy)]
-pub struct Axis<'a> {
-    pub near: &'a [u32],
-    pub far: &'a [u32],
-    pub near_weight: &'a [f32],
-    pub far_weight: &'a [f32],
-}
-
-impl<'a> Axis<'a> {
-    /// Pixels.
-    pub fn len(&self) -> usize {
-        self.near.len()
-    }
-
-    /// Some of the pixels.
-    pub fn part(&self, range: Range<usize>) -> Axis<'a> {
-        let Range { start, end } = range;
-        Axis {
-            near: &self.near[start..end],
-            far: &self.far[start..end],
-            near_weight: &self.near_weight[start..end],
-            far_weight: &self.far_weight[start..end],
-        }
-    }
-
-    #[inline(always)]
-    fn blend(&self, i: usize, near: f32, far: f32) -> f32 {
-        near * self.near_weight[i] + far * self.far_weight[i]
-    }
-}
-
-/// What of a map is compared with the threshold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Compared {
-    /// Its values, resized.
-    Values,
-    /// `1 / (1 + e⁻ˣ)` of its values, resized.
-    Sigmoid,
-}
-
-impl Compared {
-    /// A sample by the definition.
-    fn exact(self, x: f32) -> f32 {
-        match self {
-            Self::Values => x,
-            Self::Sigmoid => 1.0 / (1.0 + (-x).exp()),
-        }
-    }
-
-    /// Values up to this one lie below `threshold` with whatever they are blended; NaN, which nothing is below, where
-    /// that cannot be said.
-    ///
-    /// A blend exceeds the greatest of its samples by the rounding of three products and sums at each of two steps: less
-    /// than a millionth of it.
-    fn surely_below(self, threshold: f32) -> f32 {
-        let below = threshold - 1e-5 * threshold.abs();
-        match self {
-            Self::Values => below,
-            // Thresholds in the first 10⁻⁴ leave nothing to say, and NaN comes of it.
-            Self::Sigmoid => {
-                let below = below - 1e-4;
-                (below / (1.0 - below)).ln()
-            }
+/// Values up to this one lie below the threshold with whatever they are blended; NaN, which nothing is below, where that
+/// cannot be said.
+///
+/// A blend exceeds the greatest of its samples by the rounding of three products and sums at each of two steps: less
+/// than a millionth of it.
+fn surely_below(cut: &Cut) -> f32 {
+    let below = cut.threshold - 1e-5 * cut.threshold.abs();
+    match cut.compared {
+        Compared::Values => below,
+        // Thresholds in the first 10⁻⁴ leave nothing to say, and NaN comes of it.
+        Compared::Sigmoid => {
+            let below = below - 1e-4;
+            (below / (1.0 - below)).ln()
         }
     }
 }
 
-/// How maps become masks.
-#[derive(Clone, Copy)]
-pub struct Cut<'a> {
-    /// Samples in a row of the maps.
-    pub width: usize,
-    pub compared: Compared,
-    /// What a pixel must exceed.
-    pub threshold: f32,
-    /// Columns of the masks.
-    pub across: Axis<'a>,
-    /// Rows of the masks.
-    pub down: Axis<'a>,
-}
-
-impl CpuOps {
-    /// Cuts each map `[rows, width]` of finite values, making all words of its mask, `[rows, columns.div_ceil(64)]`: pixel
-    /// `x` is bit `x % 64` of word `x / 64`, and bits beyond the columns are zero.
-    pub(crate) fn cut(&self, cut: Cut<'_>, masks: &mut [(&[f32], &mut [u64])]) {
-        let (rows, columns) = (cut.down.len(), cut.across.len());
-        // Four tasks a thread even out that some masks are smaller than others.
-        let bands = (4 * self.threads()).div_ceil(masks.len().max(1)).min(rows.max(1));
-        let band = rows.div_ceil(bands).max(1);
-        let line = columns.div_ceil(64);
-        let mut tasks = Vec::with_capacity(masks.len() * bands);
-        for (map, words) in masks {
-            assert_eq!(words.len(), rows * line, "the words of a mask of {columns} x {rows}");
-            tasks.extend(words.chunks_mut((band * line).max(1)).enumerate().map(|(i, words)| (*map, i * band, words)));
-        }
-        self.pool.for_each_with(scratch_len(cut.width, columns), tasks.into_iter(), |scratch, (map, first, words)| {
-            let cut = Cut { down: cut.down.part(first..first + words.len() / line), ..cut };
-            self.isa.run(Bitmap { map, cut, scratch, words });
-        });
+/// [`crate::ops::Ops::cut`]
+pub fn cut(pool: &Pool, isa: Isa, cut: &Cut, masks: &mut [(&[f32], &mut [u64])]) {
+    let ([_, width], [rows, columns], line) = (cut.from, cut.to, cut.line());
+    // Four tasks a thread even out that some masks are smaller than others.
+    let bands = (4 * pool.threads()).div_ceil(masks.len().max(1)).min(rows.max(1));
+    let band = rows.div_ceil(bands).max(1);
+    let mut tasks = Vec::with_capacity(masks.len() * bands);
+    for (map, words) in masks {
+        assert_eq!(words.len(), rows * line, "the words of a mask of {columns} x {rows}");
+        tasks.extend(words.chunks_mut((band * line).max(1)).enumerate().map(|(i, words)| (*map, i * band, words)));
     }
+    if tasks.is_empty() {
+        return;
+    }
+    let taps = &cut.taps();
+    pool.for_each_with(scratch_len(width, columns), tasks.into_iter(), |scratch, (map, first, words)| {
+        isa.run(Bitmap { map, cut, taps, first, scratch, words });
+    });
 }
 
-/// Some rows of a mask, those of the cut.
+/// Some rows of a mask.
 struct Bitmap<'a> {
     map: &'a [f32],
-    cut: Cut<'a>,
+    cut: &'a Cut,
+    /// Of all rows, and of the columns.
+    taps: &'a [Taps; 2],
+    /// First row.
+    first: usize,
     /// [`scratch_len`] elements.
     scratch: &'a mut [f32],
     words: &'a mut [u64],
@@ -140,12 +77,14 @@ impl Kernel for Bitmap<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self { map, cut, scratch, words } = self;
-        let Cut { width, compared, threshold, across, down } = cut;
+        let Self { map, cut, taps, first, scratch, words } = self;
+        let Cut { from: [_, width], compared, threshold, .. } = *cut;
+        let [down, across] = taps;
         words.fill(0);
-        let (Some(&first), Some(&last)) = (down.near.first(), down.far.last()) else { return };
-        let low = s.splat(compared.surely_below(threshold));
-        let Some((rows, columns)) = extent(s, map, width, first as usize..last as usize + 1, low) else { return };
+        let (line, low) = (cut.line(), s.splat(surely_below(cut)));
+        let last = first + words.len() / line - 1;
+        let rows = down.near[first] as usize..down.far[last] as usize + 1;
+        let Some((rows, columns)) = extent(s, map, width, rows, low) else { return };
         // Neighbours have neighbouring samples, so the pixels that touch the box are neighbours; from a whole word on.
         let start = across.far.partition_point(|&far| (far as usize) < columns.start) / 64 * 64;
         let end = across.near.partition_point(|&near| (near as usize) < columns.end);
@@ -156,17 +95,16 @@ impl Kernel for Bitmap<'_> {
         let (samples_of_row, held) = scratch.split_at_mut(width + MAX_LANES);
         let (near, far) = held.split_at_mut(held.len() / 2);
         let mut held = [(usize::MAX, near), (usize::MAX, far)];
-        let line = across.len().div_ceil(64);
-        let (limit, close) = (s.splat(threshold), s.splat(CLOSE));
-        for (y, words) in words.chunks_exact_mut(line).enumerate() {
-            let taps = (down.near[y] as usize, down.far[y] as usize);
-            if taps.1 < rows.start || taps.0 >= rows.end {
+        let (limit, close) = (s.splat(threshold), s.splat(Cut::CLOSE));
+        for (y, words) in (first..).zip(words.chunks_exact_mut(line)) {
+            let (top, bottom) = (down.near[y] as usize, down.far[y] as usize);
+            if bottom < rows.start || top >= rows.end {
                 continue;
             }
-            if held[1].0 == taps.0 {
+            if held[1].0 == top {
                 held.swap(0, 1);
             }
-            for (row, (at, pixels)) in [taps.0, taps.1].into_iter().zip(&mut held) {
+            for (row, (at, pixels)) in [top, bottom].into_iter().zip(&mut held) {
                 if *at != row {
                     let map = &map[row * width..][..width];
                     let map = match compared {
@@ -195,7 +133,7 @@ impl Kernel for Bitmap<'_> {
                         doubtful &= doubtful - 1;
                         let x = x + lane as usize;
                         if x < end {
-                            let above = cut.decide(map, x, y) > threshold;
+                            let above = cut.decide(taps, x, y, |i| compared.exact(map[i]));
                             bits = bits & !(1 << lane) | u32::from(above) << lane;
                         }
                     }
@@ -206,18 +144,6 @@ impl Kernel for Bitmap<'_> {
                 words[x / 64] |= u64::from(bits) << (x % 64);
             }
         }
-    }
-}
-
-impl Cut<'_> {
-    /// What pixel `(x, y)` is compared by, by the definition.
-    fn decide(&self, map: &[f32], x: usize, y: usize) -> f32 {
-        let Self { width, compared, across, down, .. } = *self;
-        let row = |row: u32| {
-            let map = &map[row as usize * width..][..width];
-            across.blend(x, compared.exact(map[across.near[x] as usize]), compared.exact(map[across.far[x] as usize]))
-        };
-        down.blend(y, row(down.near[y]), row(down.far[y]))
     }
 }
 
@@ -261,22 +187,7 @@ fn sigmoid<S: Simd>(s: S, x: &[f32], y: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::isa::Isa;
-    use crate::cpu::tests::noise;
-
-    /// Near, far and their weights of `n` pixels from `samples`, as a bilinear resize has them.
-    fn taps(samples: usize, n: usize) -> [Vec<f32>; 4] {
-        let mut all = [const { Vec::new() }; 4];
-        for i in 0..n {
-            let position = ((i as f32 + 0.5) * samples as f32 / n as f32 - 0.5).max(0.0);
-            let near = position.floor().min(samples as f32 - 1.0);
-            let far = (near + 1.0).min(samples as f32 - 1.0);
-            for (all, v) in all.iter_mut().zip([near, far, 1.0 - (position - near), position - near]) {
-                all.push(v);
-            }
-        }
-        all
-    }
+    use crate::cpu::tests::{noise, pools};
 
     /// A map whose blends lie above and below, and close to the threshold in many places.
     fn maps(height: usize, width: usize) -> Vec<Vec<f32>> {
@@ -300,28 +211,23 @@ mod tests {
         for (height, width, rows, columns) in
             [(5, 7, 20, 33), (48, 48, 75, 130), (9, 9, 9, 9), (30, 20, 11, 64), (3, 2, 1, 1)]
         {
-            let [down, across] = [taps(height, rows), taps(width, columns)];
-            let index = |v: &[f32]| v.iter().map(|&v| v as u32).collect::<Vec<_>>();
-            let indices = [&down[0], &down[1], &across[0], &across[1]].map(|v| index(v));
-            let down = Axis { near: &indices[0], far: &indices[1], near_weight: &down[2], far_weight: &down[3] };
-            let across = Axis { near: &indices[2], far: &indices[3], near_weight: &across[2], far_weight: &across[3] };
             for (compared, thresholds) in [
                 (Compared::Values, [0.0, 1.3, -2.0, f32::INFINITY, f32::NEG_INFINITY]),
                 (Compared::Sigmoid, [0.5, 0.0, 1.0, 0.9, 1e-5]),
             ] {
                 for (m, map) in maps(height, width).iter().enumerate() {
                     for threshold in thresholds {
-                        let line = columns.div_ceil(64);
-                        let cut = Cut { width, compared, threshold, across, down };
+                        let cut = Cut { from: [height, width], to: [rows, columns], compared, threshold };
+                        let (line, taps) = (cut.line(), cut.taps());
                         let mut want = vec![0u64; rows * line];
                         for i in 0..rows * columns {
                             let (y, x) = (i / columns, i % columns);
-                            want[y * line + x / 64] |= u64::from(cut.decide(map, x, y) > threshold) << (x % 64);
+                            let above = cut.decide(&taps, x, y, |i| compared.exact(map[i]));
+                            want[y * line + x / 64] |= u64::from(above) << (x % 64);
                         }
-                        for isa in Isa::available() {
-                            let ops = CpuOps::new(Some(3), isa).unwrap();
+                        for (pool, isa) in pools() {
                             let mut words = vec![u64::MAX; rows * line];
-                            ops.cut(cut, &mut [(map, &mut words)]);
+                            super::cut(&pool, isa, &cut, &mut [(map, &mut words)]);
                             assert!(
                                 words == want,
                                 "{isa} {height}x{width} to {rows}x{columns}, {compared:?} {m} {threshold}"

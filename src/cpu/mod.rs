@@ -8,7 +8,7 @@
 //! - `gemm`: dense products, by which `linear`, `dot` and the convolutions of `conv` are done
 //! - `attention`, `norm`, `activation`: the rest of what takes time
 //! - `rows`, `resample`, `roi`, `boxes`: what does not
-//! - `bitmap`: masks at the picture's size, no operation of the model but what follows it on the host
+//! - `bitmap`: masks at the picture's size
 
 mod activation;
 mod attention;
@@ -34,11 +34,11 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use bitmap::{Axis, Compared, Cut};
 pub use isa::Isa;
 
 use crate::error::Result;
-use crate::ops::{Activation, Attention, Epilogue, Linear, Norm, Ops, Pattern, Projected, View, timed};
+use crate::image::{ImageView, resize};
+use crate::ops::{Activation, Attention, Cut, Epilogue, Linear, Norm, Ops, Pattern, Projected, View, timed};
 use crate::weights::HostTensor;
 use attention::{Keys, Spec, Turn};
 use gemm::{After, Columns, Rows, Stored, Strided};
@@ -373,8 +373,13 @@ impl Ops for CpuOps {
         Ok(())
     }
 
-    fn ingest(&self, rgb: &[u8], y: &mut Buffer) -> Result<()> {
-        resample::ingest(&self.pool, rgb, y.output(rgb.len())?);
+    fn ingest(&self, picture: &ImageView<'_>, side: usize, y: &mut Buffer) -> Result<()> {
+        resample::ingest(&self.pool, &resize(picture, side), y.output(side * side * 3)?);
+        Ok(())
+    }
+
+    fn cut(&self, cut: &Cut, masks: &mut [(&[f32], &mut [u64])]) -> Result<()> {
+        bitmap::cut(&self.pool, self.isa, cut, masks);
         Ok(())
     }
 

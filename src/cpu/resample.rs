@@ -7,7 +7,7 @@ use super::rows::Sum;
 /// Values of a task of [`ingest`].
 const VALUES: usize = 1 << 16;
 
-/// [`crate::ops::Ops::ingest`]
+/// `y = (rgb - 127.5) / 127.5`
 pub fn ingest(pool: &Pool, rgb: &[u8], y: &mut [f32]) {
     pool.for_each(y.chunks_mut(VALUES).zip(rgb.chunks(VALUES)), |(y, rgb)| {
         for (y, &v) in y.iter_mut().zip(rgb) {

@@ -4,6 +4,7 @@ use super::isa::Isa;
 use super::pool::Pool;
 use super::*;
 use crate::error::ErrorKind;
+use crate::image::PixelFormat;
 use crate::weights::Dtype;
 
 /// Reproducible values in -1..1 (SplitMix64).
@@ -169,7 +170,8 @@ fn rows_are_gathered_from_all_types() {
 fn pictures_are_ingested_cut_and_enlarged() {
     for ops in back_ends() {
         let mut y = Buffer::default();
-        ops.ingest(&[0, 255, 51], &mut y).unwrap();
+        let pixel = ImageView::new(&[0, 255, 51], 1, 1, 3, PixelFormat::Rgb8).unwrap();
+        ops.ingest(&pixel, 1, &mut y).unwrap();
         close(&y.0, &[-1.0, 1.0, -0.6], 1e-7);
 
         let (h, w, c, p) = (4, 6, 3, 2);

@@ -40,6 +40,10 @@ arguments! {
     PictureArgs { x, skip, y; height, width, channels, size, out_height, out_width, count, half; ; }
     /// Boxes.
     BoxArgs { boxes, delta, y, y2; count, features, height, width; ; }
+    /// Masks at another size.
+    CutArgs {
+        x, y, doubtful; height, width, out_height, out_width, line, sigmoid, most; down, across, threshold, close; reserved
+    }
 }
 
 const _: () = assert!(size_of::<GemmArgs>() == 88);
@@ -48,6 +52,7 @@ const _: () = assert!(size_of::<NormArgs>() == 72);
 const _: () = assert!(size_of::<RowsArgs>() == 48);
 const _: () = assert!(size_of::<PictureArgs>() == 56);
 const _: () = assert!(size_of::<BoxArgs>() == 48);
+const _: () = assert!(size_of::<CutArgs>() == 72);
 
 /// Which of a kernel's pointers are to bf16: its left and right input, its addend, its output.
 pub const HALF_X: u32 = 1;

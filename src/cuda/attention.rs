@@ -21,7 +21,7 @@ fn hopper<'a>(ops: &'a CudaOps, args: &AttentionArgs, windows: usize) -> Option<
     let tiles = (args.queries as usize).div_ceil(QUERIES) * args.heads as usize * windows;
     let seen = matches!(args.pattern, 0 | 2);
     let fits = ops.precision == Precision::Bf16 && args.head_dim as usize == WIDTH && seen;
-    (fits && tiles > 0 && 2 * tiles >= ops.device.processors() as usize).then_some(kernels)
+    (fits && tiles > 0 && 2 * tiles >= ops.processors).then_some(kernels)
 }
 
 /// Keys of a step of the kernels for Ampere (kernels/attention_bf16.cu).
@@ -31,7 +31,7 @@ const STEP: usize = 64;
 /// has two steps to do, so that what the joining reads is a small part of what the blocks do.
 fn splits(ops: &CudaOps, args: &AttentionArgs, tiles: usize) -> usize {
     let steps = (args.keys as usize).div_ceil(STEP);
-    let wanted = (2 * ops.device.processors() as usize / tiles.max(1)).min(steps / 2);
+    let wanted = (2 * ops.processors / tiles.max(1)).min(steps / 2);
     if ops.precision == Precision::F32 || !matches!(args.pattern, 0 | 3) || wanted < 2 {
         return 1;
     }
@@ -65,7 +65,7 @@ fn launch_hopper(ops: &CudaOps, kernels: &Hopper, attention: AttentionArgs, wind
         ..TmaAttentionArgs::default()
     };
     let tiles = queries.div_ceil(QUERIES) * heads * windows;
-    ops.device.launch(&kernels.attention, [tiles.min(ops.device.processors() as usize), 1, 1], &args)
+    ops.device.launch(&kernels.attention, [tiles.min(ops.processors), 1, 1], &args)
 }
 
 pub(super) fn attention(

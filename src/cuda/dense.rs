@@ -82,7 +82,7 @@ fn hopper(ops: &CudaOps, shape: Shape, args: &GemmArgs) -> Result<bool> {
         Shape::Conv3x3 => height.div_ceil(HOPPER_PIXELS[0]) * width.div_ceil(HOPPER_PIXELS[1]),
         Shape::Product | Shape::Deconv2x2 => m.div_ceil(HOPPER[0]),
     };
-    let (tiles, processors) = (down * n.div_ceil(HOPPER[1]), ops.device.processors() as usize);
+    let (tiles, processors) = (down * n.div_ceil(HOPPER[1]), ops.processors);
     if !fits || tiles == 0 || 2 * tiles < processors {
         return Ok(false);
     }
@@ -107,7 +107,7 @@ fn hopper(ops: &CudaOps, shape: Shape, args: &GemmArgs) -> Result<bool> {
 /// The larger tile reads less, if there are enough of them to occupy every multiprocessor.
 fn choose<'a>(ops: &CudaOps, [large, small]: &'a [Gemm; 2], args: &GemmArgs) -> &'a Gemm {
     let tiles = (args.n as usize).div_ceil(large.tile) * (args.m as usize).div_ceil(large.tile);
-    if tiles >= ops.device.processors() as usize { large } else { small }
+    if tiles >= ops.processors { large } else { small }
 }
 
 pub(super) fn linear(

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use cudarc::driver::sys;
 
-use super::arguments::{Arguments, AttentionArgs, BoxArgs, GemmArgs, NormArgs, PictureArgs, RowsArgs};
+use super::arguments::{Arguments, AttentionArgs, BoxArgs, CutArgs, GemmArgs, NormArgs, PictureArgs, RowsArgs};
 use super::driver::Device;
 use super::tensor_map::{SplitArgs, TmaAttentionArgs, TmaGemmArgs};
 use crate::error::Result;
@@ -151,6 +151,7 @@ pub struct Functions {
     pub(super) patches: Function<PictureArgs>,
     pub(super) upsample_add: Function<PictureArgs>,
     pub(super) roi_align: Function<PictureArgs>,
+    pub(super) cut: Function<CutArgs>,
     pub(super) box_sine: Function<BoxArgs>,
     pub(super) box_deltas: Function<BoxArgs>,
     pub(super) box_refine: Function<BoxArgs>,
@@ -212,6 +213,7 @@ impl Functions {
             patches: Function::new(d, "patches_f32", 256, 0)?,
             upsample_add: Function::new(d, "upsample_add", 256, 0)?,
             roi_align: Function::new(d, "roi_align_f32", 128, 0)?,
+            cut: Function::new(d, "cut_f32", 128, 0)?,
             box_sine: Function::new(d, "box_sine_f32", 128, 0)?,
             box_deltas: Function::new(d, "box_deltas_f32", 128, 0)?,
             box_refine: Function::new(d, "box_refine_f32", 128, 0)?,

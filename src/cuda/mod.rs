@@ -5,7 +5,7 @@
 //! and epilogues are f32 everywhere. An operand that is f32 in memory is rounded on its way to the tensor cores.
 //! [`Precision::F32`] is for checking.
 //!
-//! All calls of one [`CudaOps`] are enqueued on one stream, from whatever thread; only a download waits. A stream for each
+//! All calls of one [`CudaOps`] are enqueued on one stream, from whatever thread; only downloads and masks wait. A stream for each
 //! session would keep a device no busier than the encoder alone does, and every picture that sessions share would need
 //! events between their streams.
 //!
@@ -19,6 +19,7 @@ mod arguments;
 mod attention;
 mod batch;
 mod binaries;
+mod check;
 #[allow(unsafe_code)]
 mod clock;
 mod dense;
@@ -29,6 +30,7 @@ mod functions;
 mod graph;
 #[allow(unsafe_code)]
 mod launch;
+mod masks;
 mod memory;
 mod norm;
 mod picture;
@@ -40,13 +42,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use binaries::{Binary, all as binaries};
+pub use check::check;
 pub use clock::Clock;
 pub use driver::{Device, Listing, devices, has_driver};
 pub use functions::{Kernel, kernels};
 pub use memory::{Act, Mat};
 
 use crate::error::{Error, Result};
-use crate::ops::{Activation, Attention, Epilogue, Linear, Norm, Ops, View};
+use crate::image::ImageView;
+use crate::ops::{Activation, Attention, Cut, Epilogue, Linear, Norm, Ops, View};
 use crate::weights::HostTensor;
 use functions::Functions;
 
@@ -80,6 +84,8 @@ pub struct CudaOps {
     functions: Functions,
     device: Arc<Device>,
     precision: Precision,
+    /// Multiprocessors that work is divided among, and kernels are chosen for.
+    processors: usize,
 }
 
 impl CudaOps {
@@ -91,7 +97,8 @@ impl CudaOps {
     pub fn new(index: usize, precision: Precision) -> Result<Self> {
         let device = Device::open(index)?;
         device.bind()?;
-        Ok(Self { functions: Functions::load(&*device)?, device, precision })
+        let processors = device.processors() as usize;
+        Ok(Self { functions: Functions::load(&*device)?, device, precision, processors })
     }
 
     /// The device.
@@ -101,7 +108,7 @@ impl CudaOps {
 
     /// Blocks of `threads` for `elements`, one each, up to what fills the device several times over.
     fn blocks(&self, elements: usize, threads: u32) -> [usize; 3] {
-        let most = self.device.processors() as usize * 16;
+        let most = self.processors * 16;
         [elements.div_ceil(threads as usize).min(most.max(1)), 1, 1]
     }
 }
@@ -224,8 +231,12 @@ impl Ops for CudaOps {
         rows::mean_rows(self, x, [rows, width], y)
     }
 
-    fn ingest(&self, rgb: &[u8], y: &mut Act) -> Result<()> {
-        picture::ingest(self, rgb, y)
+    fn ingest(&self, picture: &ImageView<'_>, side: usize, y: &mut Act) -> Result<()> {
+        picture::ingest(self, picture, side, y)
+    }
+
+    fn cut(&self, cut: &Cut, masks: &mut [(&[f32], &mut [u64])]) -> Result<()> {
+        masks::cut(self, cut, masks)
     }
 
     fn patches(&self, x: &Act, h: usize, w: usize, c: usize, p: usize, y: &mut Act) -> Result<()> {

@@ -4,7 +4,8 @@ use super::CudaOps;
 use super::arguments::{BoxArgs, HALF_ADD, HALF_X, HALF_Y, PictureArgs, dim};
 use super::functions::Function;
 use super::memory::Act;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::image::{Axis, ImageView};
 
 /// Bytes of an element.
 const ELEMENT: usize = size_of::<f32>();
@@ -19,16 +20,45 @@ fn one_each(ops: &CudaOps, f: &Function<BoxArgs>, elements: usize, args: &BoxArg
     ops.device.launch(f, [elements.div_ceil(f.threads as usize), 1, 1], args)
 }
 
-pub(super) fn ingest(ops: &CudaOps, rgb: &[u8], y: &mut Act) -> Result<()> {
-    let address = y.output(&ops.device, rgb.len() + rgb.len().div_ceil(ELEMENT))?;
-    y.write(rgb.len(), rgb)?;
+/// The filters of both axes as the kernel takes them: their precisions, across and down; of each output sample its first
+/// input sample, their number, and where its weights begin, across and down; all weights, two a word.
+fn filters(width: usize, height: usize, side: usize) -> Result<Vec<u32>> {
+    let axes = [Axis::new(width, side), Axis::new(height, side)];
+    let weights: Vec<i16> = axes.iter().flat_map(|axis| axis.weights.iter().copied()).collect();
+    // Every sample has weights, so that with their number all others are known to fit.
+    if u32::try_from(weights.len()).is_err() {
+        return Err(Error::invalid(format!("picture: expected fewer than 2³⁰ pixels a side, found {width}x{height}")));
+    }
+    let mut words: Vec<u32> = axes.iter().map(|axis| axis.precision).collect();
+    for (axis, before) in axes.iter().zip([0, axes[0].weights.len()]) {
+        words.extend(axis.spans.iter().flat_map(|span| [span.first, span.len, before + span.weights].map(dim)));
+    }
+    words.extend(weights.chunks(2).map(|pair| {
+        let [low, high] = [pair[0], pair.get(1).copied().unwrap_or(0)].map(|w| u32::from(w.cast_unsigned()));
+        low | high << 16
+    }));
+    Ok(words)
+}
+
+/// The picture and its filters lie behind the output. That is the model's buffer for maps, which at the published size
+/// comes to 42 MB in any case, so that pictures of up to 10 megapixels take no memory of their own.
+pub(super) fn ingest(ops: &CudaOps, picture: &ImageView<'_>, side: usize, y: &mut Act) -> Result<()> {
+    let (width, height) = (picture.width(), picture.height());
+    let (rgb, filters, elements) = (picture.packed_rgb()?, filters(width, height, side)?, side * side * 3);
+    let behind = elements + filters.len();
+    let address = y.output(&ops.device, behind + rgb.len().div_ceil(ELEMENT))?;
+    y.write(elements, &filters)?;
+    y.write(behind, &rgb)?;
     let args = PictureArgs {
-        x: address + (rgb.len() * ELEMENT) as u64,
+        x: address + (behind * ELEMENT) as u64,
+        skip: address + (elements * ELEMENT) as u64,
         y: address,
-        count: dim(rgb.len()),
+        height: dim(height),
+        width: dim(width),
+        size: dim(side),
         ..PictureArgs::default()
     };
-    each(ops, &ops.functions.ingest, rgb.len(), &args)
+    each(ops, &ops.functions.ingest, side * side, &args)
 }
 
 pub(super) fn patches(ops: &CudaOps, x: &Act, [h, w]: [usize; 2], c: usize, p: usize, y: &mut Act) -> Result<()> {

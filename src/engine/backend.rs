@@ -11,14 +11,18 @@ use std::time::Duration;
 
 use crate::cpu::{CpuOps, Isa};
 use crate::error::{Error, ErrorKind, Result};
+use crate::image::ImageView;
 use crate::model::{
     Control, Exemplar, Grounding, ImageFeatures, Masks, ObjectAnswer, ObjectPrompt, Sam3, Scratch, Stage, TextFeatures,
     Wanted,
 };
-use crate::ops::Ops;
+use crate::ops::{Cut, Ops};
 use crate::options::{Device, ModelOptions, Precision};
 use crate::reference::ReferenceOps;
 use crate::weights::Checkpoint;
+
+/// What comes before [`Stage::EncodeImage`], in timing tables.
+pub const RESIZE: &str = "resize";
 
 /// Features of a picture or a phrase, on whatever device.
 pub type Features = Arc<dyn Any + Send + Sync>;
@@ -29,13 +33,15 @@ pub trait Loaded: Send + Sync {
     fn start(self: Arc<Self>) -> Box<dyn Running>;
     /// Side of a low-resolution mask.
     fn mask_side(&self) -> usize;
-    /// The processor's threads, for what is done on the host.
-    fn host(&self) -> &CpuOps;
+    /// [`Ops::cut`]
+    fn cut(&self, cut: &Cut, masks: &mut [(&[f32], &mut [u64])]) -> Result<()>;
 }
 
 /// The stages of one session.
 pub trait Running: Send {
-    fn encode_image(&mut self, rgb: &[u8], wanted: Wanted, control: &Control<'_>) -> Result<Features>;
+    /// Takes the picture that [`Running::encode_image`] is to look at.
+    fn ingest(&mut self, picture: &ImageView<'_>) -> Result<()>;
+    fn encode_image(&mut self, wanted: Wanted, control: &Control<'_>) -> Result<Features>;
     fn encode_text(&mut self, ids: &[u32], control: &Control<'_>) -> Result<Features>;
     fn ground(
         &mut self,
@@ -60,14 +66,13 @@ pub trait Running: Send {
         control: &Control<'_>,
     ) -> Result<ObjectAnswer>;
     /// What the stages since the last call of this took where they ran, in their order; waits for them.
-    fn take_times(&mut self) -> Vec<(Stage, Duration)>;
+    fn take_times(&mut self) -> Vec<(&'static str, Duration)>;
 }
 
 /// A back end with a model on it.
 struct OnDevice<O: Ops> {
     ops: O,
     model: Sam3<O>,
-    host: CpuOps,
 }
 
 impl<O: Ops> Loaded for OnDevice<O> {
@@ -79,8 +84,8 @@ impl<O: Ops> Loaded for OnDevice<O> {
         self.model.mask_side()
     }
 
-    fn host(&self) -> &CpuOps {
-        &self.host
+    fn cut(&self, cut: &Cut, masks: &mut [(&[f32], &mut [u64])]) -> Result<()> {
+        self.ops.cut(cut, masks)
     }
 }
 
@@ -89,45 +94,53 @@ struct Worker<O: Ops> {
     on: Arc<OnDevice<O>>,
     scratch: Scratch<O>,
     /// Times of stages that have ended.
-    times: Vec<(Stage, Duration)>,
+    times: Vec<(&'static str, Duration)>,
     /// Clocks of the latest stages, which may still run.
-    running: VecDeque<(Stage, O::Clock)>,
+    running: VecDeque<(&'static str, O::Clock)>,
 }
 
-/// Stages that have ended when so many later ones were asked for: a call waits for its answer after four at most.
+/// Stages that have ended when so many later ones were asked for: a call waits for its answer after five at most.
 const RUNNING: usize = 8;
 
 impl<O: Ops> Worker<O> {
     /// Runs a stage under its clock.
-    fn timed<T>(&mut self, stage: Stage, work: impl FnOnce(&OnDevice<O>, &mut Scratch<O>) -> Result<T>) -> Result<T> {
+    fn timed<T>(
+        &mut self,
+        name: &'static str,
+        work: impl FnOnce(&OnDevice<O>, &mut Scratch<O>) -> Result<T>,
+    ) -> Result<T> {
         let (result, clock) = self.on.ops.stage(|| work(&self.on, &mut self.scratch))?;
         if self.running.len() == RUNNING {
             self.read_clock();
         }
-        self.running.push_back((stage, clock));
+        self.running.push_back((name, clock));
         Ok(result)
     }
 
     /// Reads the oldest clock. One that cannot be read was broken by what the next download reports.
     fn read_clock(&mut self) {
-        let Some((stage, clock)) = self.running.pop_front() else { return };
+        let Some((name, clock)) = self.running.pop_front() else { return };
         let took = self.on.ops.elapsed(clock).unwrap_or_default();
-        match self.times.iter_mut().find(|(known, _)| *known == stage) {
+        match self.times.iter_mut().find(|(known, _)| *known == name) {
             Some((_, sum)) => *sum += took,
-            None => self.times.push((stage, took)),
+            None => self.times.push((name, took)),
         }
     }
 }
 
 impl<O: Ops> Running for Worker<O> {
-    fn encode_image(&mut self, rgb: &[u8], wanted: Wanted, control: &Control<'_>) -> Result<Features> {
-        self.timed(Stage::EncodeImage, |on, scratch| {
-            Ok(Arc::new(on.model.encode_image(&on.ops, rgb, wanted, scratch, control)?) as Features)
+    fn ingest(&mut self, picture: &ImageView<'_>) -> Result<()> {
+        self.timed(RESIZE, |on, scratch| on.model.ingest(&on.ops, picture, scratch))
+    }
+
+    fn encode_image(&mut self, wanted: Wanted, control: &Control<'_>) -> Result<Features> {
+        self.timed(Stage::EncodeImage.name(), |on, scratch| {
+            Ok(Arc::new(on.model.encode_image(&on.ops, wanted, scratch, control)?) as Features)
         })
     }
 
     fn encode_text(&mut self, ids: &[u32], control: &Control<'_>) -> Result<Features> {
-        self.timed(Stage::EncodeText, |on, scratch| {
+        self.timed(Stage::EncodeText.name(), |on, scratch| {
             Ok(Arc::new(on.model.encode_text(&on.ops, ids, scratch, control)?) as Features)
         })
     }
@@ -141,7 +154,9 @@ impl<O: Ops> Running for Worker<O> {
     ) -> Result<Grounding> {
         let image = known::<ImageFeatures<O>>(image)?;
         let text = known::<TextFeatures<O>>(text)?;
-        self.timed(Stage::Ground, |on, scratch| on.model.ground(&on.ops, image, text, exemplars, scratch, control))
+        self.timed(Stage::Ground.name(), |on, scratch| {
+            on.model.ground(&on.ops, image, text, exemplars, scratch, control)
+        })
     }
 
     fn masks(
@@ -153,7 +168,7 @@ impl<O: Ops> Running for Worker<O> {
         control: &Control<'_>,
     ) -> Result<Masks> {
         let image = known::<ImageFeatures<O>>(image)?;
-        self.timed(Stage::Masks, |on, scratch| {
+        self.timed(Stage::Masks.name(), |on, scratch| {
             on.model.masks(&on.ops, image, grounding, queries, semantic, scratch, control)
         })
     }
@@ -166,10 +181,12 @@ impl<O: Ops> Running for Worker<O> {
         control: &Control<'_>,
     ) -> Result<ObjectAnswer> {
         let image = known::<ImageFeatures<O>>(image)?;
-        self.timed(Stage::Segment, |on, scratch| on.model.segment(&on.ops, image, prompt, multimask, scratch, control))
+        self.timed(Stage::Segment.name(), |on, scratch| {
+            on.model.segment(&on.ops, image, prompt, multimask, scratch, control)
+        })
     }
 
-    fn take_times(&mut self) -> Vec<(Stage, Duration)> {
+    fn take_times(&mut self) -> Vec<(&'static str, Duration)> {
         while !self.running.is_empty() {
             self.read_clock();
         }
@@ -215,6 +232,8 @@ pub fn load(checkpoint: &Checkpoint, options: &ModelOptions) -> Result<Opened> {
     if let Some(n) = options.threads.filter(|n| !(1..=MAX_THREADS).contains(n)) {
         return Err(Error::invalid(format!("threads: expected 1 to {MAX_THREADS}, found {n}")));
     }
+    // Also where none of them is used.
+    options.isa.as_deref().map(Isa::named).transpose()?;
     match options.device {
         #[cfg(feature = "cuda")]
         Device::Auto => match load_any_cuda(options, checkpoint)? {
@@ -233,7 +252,7 @@ pub fn load(checkpoint: &Checkpoint, options: &ModelOptions) -> Result<Opened> {
         Device::Cpu => load_cpu(options, checkpoint),
         Device::Reference => {
             in_f32("reference", options.precision)?;
-            on(ReferenceOps, host(Some(1), options)?, checkpoint, "reference, f64, 1 thread".into())
+            on(ReferenceOps, checkpoint, "reference, f64, 1 thread".into())
         }
         #[cfg(feature = "cuda")]
         Device::Cuda(index) => load_cuda(index, options, checkpoint),
@@ -248,14 +267,9 @@ pub fn load(checkpoint: &Checkpoint, options: &ModelOptions) -> Result<Opened> {
 /// Loads `checkpoint` on the CPU.
 fn load_cpu(options: &ModelOptions, checkpoint: &Checkpoint) -> Result<Opened> {
     in_f32("cpu", options.precision)?;
-    let ops = host(options.threads, options)?;
+    let ops = CpuOps::new(options.threads, options.isa.as_deref().map_or_else(Isa::from_env, Isa::named)?)?;
     let words = format!("CPU, {} threads, {} kernels", ops.threads(), ops.isa());
-    on(ops.clone(), ops, checkpoint, words)
-}
-
-/// The processor, with so many threads.
-fn host(threads: Option<usize>, options: &ModelOptions) -> Result<CpuOps> {
-    CpuOps::new(threads, options.isa.as_deref().map_or_else(Isa::from_env, Isa::named)?)
+    on(ops, checkpoint, words)
 }
 
 /// What back ends without matrix units for short floats have to say about a wish for them.
@@ -303,18 +317,20 @@ fn load_cuda(index: usize, options: &ModelOptions, checkpoint: &Checkpoint) -> R
         Precision::Bf16 => cuda::Precision::Bf16,
     };
     let place = |e: Error| e.at(format!("device cuda:{index}"));
-    let ops = CudaOps::new(index, precision).map_err(place)?;
+    let mut ops = CudaOps::new(index, precision).map_err(place)?;
+    // Slowness is no matter: it is a few megaflops.
+    cuda::check(&mut ops, &CpuOps::new(Some(1), Isa::best())?).map_err(place)?;
     let (major, minor) = ops.device().capability();
     let words = format!("cuda:{index}, {}, compute capability {major}.{minor}, {precision:?}", ops.device().name());
-    on(ops, host(options.threads, options)?, checkpoint, words).map_err(|e| match e.kind() {
+    on(ops, checkpoint, words).map_err(|e| match e.kind() {
         ErrorKind::Device | ErrorKind::OutOfMemory => place(e),
         _ => e,
     })
 }
 
-fn on<O: Ops>(ops: O, host: CpuOps, checkpoint: &Checkpoint, device: String) -> Result<Opened> {
+fn on<O: Ops>(ops: O, checkpoint: &Checkpoint, device: String) -> Result<Opened> {
     let model = Sam3::load(&ops, checkpoint)?;
-    Ok(Opened { loaded: Arc::new(OnDevice { ops, model, host }), device, passed_over: None })
+    Ok(Opened { loaded: Arc::new(OnDevice { ops, model }), device, passed_over: None })
 }
 
 /// What this machine offers.

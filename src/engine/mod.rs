@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub use backend::{Gpu, Machine, PassedOver};
 pub use session::{CancelHandle, ImageEmbedding, Session};
 
-use crate::cpu::CpuOps;
 use crate::error::{Error, ErrorKind, Result};
+use crate::ops::Cut;
 use crate::options::ModelOptions;
 use crate::text::Tokenizer;
 use crate::weights::{Blob, Checkpoint, Config, Summary};
@@ -121,9 +121,9 @@ impl Model {
         self.0.loaded.mask_side()
     }
 
-    /// Where work outside of the model's operations is done.
-    fn host(&self) -> &CpuOps {
-        self.0.loaded.host()
+    /// Cuts maps of logits on the model's device.
+    fn cut(&self, cut: &Cut, masks: &mut [(&[f32], &mut [u64])]) -> Result<()> {
+        self.0.loaded.cut(cut, masks)
     }
 
     /// Token ids of a phrase, within the text encoder's context.

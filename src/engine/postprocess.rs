@@ -1,14 +1,12 @@
 //! From logits to masks at the picture's size, by upstream's post-processing (`image_processing_sam3.py`).
 //!
 //! For concepts σ comes first and the bilinear resize after it (`post_process_instance_segmentation`); for objects the
-//! logits are resized and compared with the threshold's logit (`post_process_masks`). Masks grow row by row into one
-//! bit per pixel, so no map of the picture's size in f32 ever exists. They are made on the processor, whatever device
-//! the model runs on.
+//! logits are resized and compared with the threshold's logit (`post_process_masks`). Masks are made as one bit per
+//! pixel ([`crate::ops::Ops::cut`]), so no map of the picture's size in f32 ever exists.
 
-use crate::cpu::{Axis, Compared, CpuOps, Cut};
 use crate::error::Result;
-use crate::image::Taps;
 use crate::instance::Mask;
+use crate::ops::{Compared, Cut};
 
 /// `1 / (1 + e⁻ˣ)`
 pub fn sigmoid(x: f32) -> f32 {
@@ -20,44 +18,44 @@ pub fn logit(p: f32) -> f32 {
     (p / (1.0 - p)).ln()
 }
 
-/// From maps of one size to masks of another.
-pub struct Resize<'a> {
-    host: &'a CpuOps,
-    side: usize,
-    across: Taps,
-    down: Taps,
+/// From maps of one size to masks of another, on the device that `F` is of.
+pub struct Resize<F> {
+    from: [usize; 2],
+    to: [usize; 2],
+    cut: F,
 }
 
-impl<'a> Resize<'a> {
-    /// From maps `[side, side]` to masks `[height, width]`, on the threads of `host`. A picture of that size exists.
-    pub fn new(host: &'a CpuOps, side: usize, width: usize, height: usize) -> Result<Self> {
+impl<F: Fn(&Cut, &mut [(&[f32], &mut [u64])]) -> Result<()>> Resize<F> {
+    /// From maps `[side, side]` to masks `[height, width]`, by a back end's [`crate::ops::Ops::cut`]. A picture of that
+    /// size exists.
+    pub fn new(side: usize, width: usize, height: usize, cut: F) -> Result<Self> {
         Mask::check_size(width, height)?;
-        Ok(Self { host, side, across: Taps::new(side, width), down: Taps::new(side, height) })
+        Ok(Self { from: [side, side], to: [height, width], cut })
     }
 
     /// Logits of concepts' masks to pixels whose resized probability exceeds `threshold`.
-    pub fn concepts<'m>(&self, maps: impl IntoIterator<Item = &'m [f32]>, threshold: f32) -> Vec<Mask> {
+    pub fn concepts<'m>(&self, maps: impl IntoIterator<Item = &'m [f32]>, threshold: f32) -> Result<Vec<Mask>> {
         self.cut(maps, Compared::Sigmoid, threshold)
     }
 
     /// Logits of objects' masks to pixels whose resized logit exceeds the logit of `threshold`.
-    pub fn objects<'m>(&self, maps: impl IntoIterator<Item = &'m [f32]>, threshold: f32) -> Vec<Mask> {
+    pub fn objects<'m>(&self, maps: impl IntoIterator<Item = &'m [f32]>, threshold: f32) -> Result<Vec<Mask>> {
         self.cut(maps, Compared::Values, logit(threshold))
     }
 
-    fn cut<'m>(&self, maps: impl IntoIterator<Item = &'m [f32]>, compared: Compared, threshold: f32) -> Vec<Mask> {
-        let (across, down) = (axis(&self.across), axis(&self.down));
+    fn cut<'m>(
+        &self,
+        maps: impl IntoIterator<Item = &'m [f32]>,
+        compared: Compared,
+        threshold: f32,
+    ) -> Result<Vec<Mask>> {
+        let [height, width] = self.to;
         let maps: Vec<&[f32]> = maps.into_iter().collect();
-        let mut masks: Vec<Mask> = maps.iter().map(|_| Mask::new(across.len(), down.len())).collect();
+        let mut masks: Vec<Mask> = maps.iter().map(|_| Mask::new(width, height)).collect();
         let mut tasks: Vec<_> = maps.into_iter().zip(masks.iter_mut().map(Mask::words_mut)).collect();
-        self.host.cut(Cut { width: self.side, compared, threshold, across, down }, &mut tasks);
-        masks
+        (self.cut)(&Cut { from: self.from, to: self.to, compared, threshold }, &mut tasks)?;
+        Ok(masks)
     }
-}
-
-fn axis(taps: &Taps) -> Axis<'_> {
-    let Taps { near, far, near_weight, far_weight } = taps;
-    Axis { near, far, near_weight, far_weight }
 }
 
 /// Indices of the scores above `threshold`, best first, equals in their order, at most `max`.
@@ -71,8 +69,10 @@ pub fn best(scores: &[f32], threshold: f32, max: Option<usize>) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::Isa;
+    use crate::cpu::{CpuOps, Isa};
     use crate::image::resize_bilinear_f32;
+    use crate::ops::Ops;
+    use crate::reference::ReferenceOps;
 
     #[test]
     fn best_scores_come_first_and_equals_keep_their_order() {
@@ -89,9 +89,8 @@ mod tests {
         assert_eq!(logit(1.0), f32::INFINITY);
         // An even width: no pixel lies on the edge itself, where rounding decides.
         let logits = [3.0, -3.0, 3.0, -3.0];
-        let host = CpuOps::new(Some(2), Isa::best()).unwrap();
-        let resize = Resize::new(&host, 2, 6, 5).unwrap();
-        let (a, b) = (resize.concepts([&logits[..]], 0.5), resize.objects([&logits[..]], 0.5));
+        let resize = Resize::new(2, 6, 5, |cut, masks| ReferenceOps.cut(cut, masks)).unwrap();
+        let (a, b) = (resize.concepts([&logits[..]], 0.5).unwrap(), resize.objects([&logits[..]], 0.5).unwrap());
         assert!(a[0].get(0, 0) && a[0].get(2, 4) && !a[0].get(3, 0) && a[0].area() == 15);
         assert_eq!(a, b);
     }
@@ -108,11 +107,12 @@ mod tests {
                     .collect()
             };
             let maps = [map(9.0), map(0.3), map(1e-7)];
-            let resize = Resize::new(&host, side, width, height).unwrap();
+            let resize = Resize::new(side, width, height, |cut, masks| host.cut(cut, masks)).unwrap();
             for threshold in [0.5, 0.1, 0.0, 1.0] {
                 let views = || maps.iter().map(Vec::as_slice);
-                let masks = resize.concepts(views(), threshold).into_iter().zip(resize.objects(views(), threshold));
-                for (map, (concept, object)) in maps.iter().zip(masks) {
+                let concepts = resize.concepts(views(), threshold).unwrap();
+                let objects = resize.objects(views(), threshold).unwrap();
+                for (map, (concept, object)) in maps.iter().zip(concepts.into_iter().zip(objects)) {
                     let sigmoids: Vec<f32> = map.iter().map(|&v| sigmoid(v)).collect();
                     for (mask, map, threshold) in [(concept, &sigmoids, threshold), (object, map, logit(threshold))] {
                         let resized = resize_bilinear_f32(map, side, side, height, width);

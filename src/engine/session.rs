@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::engine::Model;
-use crate::engine::backend::{Features, Running};
+use crate::engine::backend::{Features, RESIZE, Running};
 use crate::engine::postprocess::{self, Resize};
 use crate::error::{Error, Result};
-use crate::image::{ImageView, resize, resize_antialias_f32};
+use crate::image::{ImageView, resize_antialias_f32};
 use crate::instance::{Instance, Mask};
 use crate::model::{Control, Exemplar, Masks, ObjectPrompt, Progress, Stage, Wanted, missing_part};
 use crate::options::SegmentOptions;
@@ -131,8 +131,8 @@ impl Session {
 
     /// Time spent per stage since the session was made or last asked.
     pub fn take_timings(&mut self) -> Timings {
-        for (stage, took) in self.running.take_times() {
-            self.timings.add_stage(stage, took);
+        for (name, took) in self.running.take_times() {
+            self.timings.add(name, took);
         }
         std::mem::take(&mut self.timings)
     }
@@ -144,10 +144,9 @@ impl Session {
     }
 
     fn look(&mut self, picture: &ImageView<'_>, wanted: Wanted) -> Result<ImageEmbedding> {
-        let start = Instant::now();
-        let rgb = resize(picture, self.model.info().config.vision.image_size);
-        self.timings.add("resize", start.elapsed());
-        let features = self.stage(Stage::EncodeImage, |run, control| run.encode_image(&rgb, wanted, control))?;
+        self.timings.add(RESIZE, Duration::ZERO);
+        self.running.ingest(picture)?;
+        let features = self.stage(Stage::EncodeImage, |run, control| run.encode_image(wanted, control))?;
         let (width, height) = (picture.width(), picture.height());
         Ok(ImageEmbedding { model: self.model.clone(), features, width, height })
     }
@@ -249,7 +248,7 @@ impl Session {
         };
         control.step(stage, 0, 1)?;
         // Its place among the others; what it took is known later (`take_timings`).
-        self.timings.add_stage(stage, Duration::ZERO);
+        self.timings.add(stage.name(), Duration::ZERO);
         f(&mut *self.running, &control)
     }
 
@@ -296,12 +295,12 @@ impl Session {
         })?;
         check_finite(masks.iter().chain(&semantic).map(Vec::as_slice))?;
         let start = Instant::now();
-        let resize = Resize::new(self.model.host(), side, image.width, image.height)?;
+        let resize = Resize::new(side, image.width, image.height, |cut, masks| self.model.cut(cut, masks))?;
         let logits = |i: usize, query: usize| masks[if options.raw { query } else { i }].as_slice();
         let maps = kept.iter().enumerate().map(|(i, &query)| logits(i, query));
         // The semantic mask comes last.
         let mut cut =
-            resize.concepts(maps.chain(semantic.as_deref().filter(|_| options.semantic)), options.mask_threshold);
+            resize.concepts(maps.chain(semantic.as_deref().filter(|_| options.semantic)), options.mask_threshold)?;
         let semantic_mask = if cut.len() > kept.len() { cut.pop() } else { None };
         let mut found = Vec::with_capacity(kept.len());
         for ((i, &query), mask) in kept.iter().enumerate().zip(cut) {
@@ -352,8 +351,8 @@ impl Session {
         check_finite([answer.ious.as_slice(), &[answer.object_score]])?;
         check_finite(answer.masks.iter().map(Vec::as_slice))?;
         let start = Instant::now();
-        let resize = Resize::new(self.model.host(), side, image.width, image.height)?;
-        let masks = resize.objects(answer.masks.iter().map(Vec::as_slice), options.mask_threshold);
+        let resize = Resize::new(side, image.width, image.height, |cut, masks| self.model.cut(cut, masks))?;
+        let masks = resize.objects(answer.masks.iter().map(Vec::as_slice), options.mask_threshold)?;
         let mut found = Vec::with_capacity(answer.masks.len());
         for ((logits, &score), mask) in answer.masks.iter().zip(&answer.ious).zip(masks) {
             let bbox = mask.bounding_box().map_or([0.0; 4], |b| b.map(|v| v as f32));

@@ -122,6 +122,7 @@ fn check(src: &[f32], h: usize, w: usize, oh: usize, ow: usize) {
 }
 
 /// The two input samples of each output sample along one axis, and their weights.
+#[derive(Debug)]
 pub struct Taps {
     /// The sample before the position, or at it.
     pub near: Vec<u32>,
@@ -164,13 +165,14 @@ impl Taps {
         taps
     }
 
-    fn len(&self) -> usize {
+    /// Output samples.
+    pub fn len(&self) -> usize {
         self.near.len()
     }
 
     /// Output sample `i` from the input samples `near` and `far`.
-    #[inline]
-    fn blend(&self, i: usize, near: f32, far: f32) -> f32 {
+    #[inline(always)]
+    pub fn blend(&self, i: usize, near: f32, far: f32) -> f32 {
         near * self.near_weight[i] + far * self.far_weight[i]
     }
 }

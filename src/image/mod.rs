@@ -26,12 +26,15 @@ mod interpolate;
 mod orient;
 mod preprocess;
 
+use std::borrow::Cow;
 use std::path::Path;
 
 pub use decode::DecodeLimits;
 pub use encode::{FileFormat, JPEG_QUALITY, encode, save, save_as, write_file};
 pub(crate) use interpolate::Taps;
 pub use interpolate::{BilinearRows, resize_antialias_f32, resize_bilinear_f32};
+#[cfg(feature = "cuda")]
+pub(crate) use preprocess::Axis;
 pub use preprocess::{NORMALISED, normalise, resize};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -137,6 +140,19 @@ impl<'a> ImageView<'a> {
     pub fn row(&self, y: usize) -> &'a [u8] {
         assert!(y < self.height, "row {y} of an image of {} rows", self.height);
         &self.data[y * self.stride..][..self.width * self.format.bytes_per_pixel()]
+    }
+
+    /// All pixels as packed RGB: the caller's own bytes where they are that already, otherwise a copy.
+    ///
+    /// # Errors
+    ///
+    /// As [`Picture::from_view`].
+    pub fn packed_rgb(&self) -> Result<Cow<'a, [u8]>> {
+        let row = self.width * 3;
+        if self.format == PixelFormat::Rgb8 && (self.stride == row || self.height == 1) {
+            return Ok(Cow::Borrowed(&self.data[..row * self.height]));
+        }
+        Ok(Cow::Owned(Picture::from_view(self)?.pixels))
     }
 
     /// Row `y` as packed RGB: the caller's own bytes where they are RGB already, otherwise converted into `scratch`.

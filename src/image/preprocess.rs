@@ -93,10 +93,13 @@ fn add_row(sums: &mut [i32], row: &[u8], weight: i16) {
 }
 
 /// The input samples of one output sample, and where their weights are.
-struct Span {
-    first: usize,
-    len: usize,
-    weights: usize,
+pub struct Span {
+    /// First input sample.
+    pub first: usize,
+    /// Input samples.
+    pub len: usize,
+    /// First of as many of [`Axis::weights`].
+    pub weights: usize,
 }
 
 impl Span {
@@ -106,15 +109,18 @@ impl Span {
 }
 
 /// The triangle filter from `input` to `output` samples in fixed point.
-struct Axis {
-    spans: Vec<Span>,
-    weights: Vec<i16>,
+pub struct Axis {
+    /// One for each output sample, in order.
+    pub spans: Vec<Span>,
+    /// Of all spans, one behind the other.
+    pub weights: Vec<i16>,
     /// Bits after the point: as many as leave the largest weight below `2^15`, at most 22.
-    precision: u32,
+    pub precision: u32,
 }
 
 impl Axis {
-    fn new(input: usize, output: usize) -> Self {
+    /// From `input` to `output` samples.
+    pub fn new(input: usize, output: usize) -> Self {
         let scale = input as f64 / output as f64;
         // Half the filter's width: one input sample when enlarging, one output sample when reducing.
         let support = scale.max(1.0);

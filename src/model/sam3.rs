@@ -2,6 +2,7 @@
 //! object. Results that later prompts reuse stay on the device.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::image::ImageView;
 use crate::model::control::{Control, Stage};
 use crate::model::decoder::Decoder;
 use crate::model::fusion::Fusion;
@@ -129,11 +130,15 @@ impl<O: Ops> Sam3<O> {
         })
     }
 
-    /// Pixels `rgb[s·s·3]` of the resized picture to the features that prompts of the `wanted` kinds read.
+    /// A picture of any size to the model's square of pixels, `s.map[s·s, 3]`, for [`Sam3::encode_image`].
+    pub fn ingest(&self, ops: &O, picture: &ImageView<'_>, s: &mut Scratch<O>) -> Result<()> {
+        ops.ingest(picture, self.config.vision.image_size, &mut s.map)
+    }
+
+    /// The pixels in `s.map`, to the features that prompts of the `wanted` kinds read.
     pub fn encode_image(
         &self,
         ops: &O,
-        rgb: &[u8],
         wanted: Wanted,
         s: &mut Scratch<O>,
         control: &Control<'_>,
@@ -143,7 +148,7 @@ impl<O: Ops> Sam3<O> {
         let tracker = self.tracker.as_ref().filter(|_| wanted.objects);
         let layers = self.config.vision.layers;
         let total = layers + LEVELS * (usize::from(detector.is_some()) + usize::from(tracker.is_some()));
-        self.vit.run(ops, rgb, s, control, total)?;
+        self.vit.run(ops, s, control, total)?;
         // Up to six products read the tokens: as operands, which may take half the bytes.
         let c = self.config.vision.hidden_size;
         ops.copy(View::new(&s.x, c), grid * grid, c, &mut s.h, 0)?;

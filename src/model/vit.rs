@@ -65,13 +65,12 @@ impl<O: Ops> Vit<O> {
         })
     }
 
-    /// Pixels `[s·s·3]` to tokens `[t, c]` in `s.x`. Reports up to `total` steps of [`Stage::EncodeImage`].
-    pub fn run(&self, ops: &O, rgb: &[u8], s: &mut Scratch<O>, control: &Control<'_>, total: usize) -> Result<()> {
+    /// Pixels `s.map[s·s, 3]` to tokens `[t, c]` in `s.x`. Reports up to `total` steps of [`Stage::EncodeImage`].
+    pub fn run(&self, ops: &O, s: &mut Scratch<O>, control: &Control<'_>, total: usize) -> Result<()> {
         let cfg = &self.config;
         let (side, patch, c, grid) = (cfg.image_size, cfg.patch_size, cfg.hidden_size, cfg.grid());
         let t = grid * grid;
         // Sam3ViTEmbeddings: a convolution of stride `patch`, then the tiled positions.
-        ops.ingest(rgb, &mut s.map)?;
         control.see(ops, || "pixels".into(), &s.map, side * side * 3)?;
         ops.patches(&s.map, side, side, 3, patch, &mut s.mlp)?;
         let add = Epilogue::add(View::new(&self.position, c));

@@ -25,7 +25,8 @@ pub use math::{erf, erfc};
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::ops::{Activation, Attention, Epilogue, Linear, Norm, Ops, View, timed};
+use crate::image::ImageView;
+use crate::ops::{Activation, Attention, Cut, Epilogue, Linear, Norm, Ops, View, timed};
 use crate::weights::HostTensor;
 
 /// The reference back end; has no state.
@@ -160,8 +161,13 @@ impl Ops for ReferenceOps {
         rows::mean_rows(x, rows, width, y)
     }
 
-    fn ingest(&self, rgb: &[u8], y: &mut Buffer) -> Result<()> {
-        picture::ingest(rgb, y)
+    fn ingest(&self, picture: &ImageView<'_>, side: usize, y: &mut Buffer) -> Result<()> {
+        picture::ingest(picture, side, y)
+    }
+
+    fn cut(&self, cut: &Cut, masks: &mut [(&[f32], &mut [u64])]) -> Result<()> {
+        picture::cut(cut, masks);
+        Ok(())
     }
 
     fn patches(&self, x: &Buffer, h: usize, w: usize, c: usize, p: usize, y: &mut Buffer) -> Result<()> {

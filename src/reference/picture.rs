@@ -1,13 +1,30 @@
-//! Pixels, patches and upsampling.
+//! Pixels, patches, upsampling, and masks.
 
 use super::buffer::Buffer;
 use crate::error::Result;
+use crate::image::{ImageView, normalise, resize, resize_bilinear_f32};
+use crate::ops::Cut;
 
-pub(super) fn ingest(rgb: &[u8], y: &mut Buffer) -> Result<()> {
-    for (y, &byte) in y.output(rgb.len())?.iter_mut().zip(rgb) {
-        *y = ((f64::from(byte) - 127.5) / 127.5) as f32;
+pub(super) fn ingest(picture: &ImageView<'_>, side: usize, y: &mut Buffer) -> Result<()> {
+    for (y, v) in y.output(side * side * 3)?.iter_mut().zip(resize(picture, side)) {
+        *y = normalise(v);
     }
     Ok(())
+}
+
+pub(super) fn cut(cut: &Cut, masks: &mut [(&[f32], &mut [u64])]) {
+    let ([h, w], [oh, ow]) = (cut.from, cut.to);
+    for (map, words) in masks {
+        assert_eq!(words.len(), oh * cut.line(), "the words of a mask of {ow} x {oh}");
+        words.fill(0);
+        if oh * ow == 0 {
+            continue;
+        }
+        let map: Vec<f32> = map.iter().map(|&x| cut.compared.exact(x)).collect();
+        for (i, v) in resize_bilinear_f32(&map, h, w, oh, ow).into_iter().enumerate() {
+            words[i / ow * cut.line() + i % ow / 64] |= u64::from(v > cut.threshold) << (i % ow % 64);
+        }
+    }
 }
 
 pub(super) fn patches(x: &Buffer, h: usize, w: usize, c: usize, p: usize, y: &mut Buffer) -> Result<()> {

@@ -65,7 +65,7 @@ fn child_warm() {
     mark("end");
     answers.iter().for_each(|answer| same(&answers[0], answer));
     let times = session.take_timings();
-    for stage in ["encode_image", "encode_text", "ground", "masks", "segment"] {
+    for stage in ["resize", "encode_image", "encode_text", "ground", "masks", "segment"] {
         let took = times.iter().find(|(name, _)| *name == stage).unwrap().1;
         assert!(!took.is_zero(), "{stage}");
     }
@@ -148,7 +148,7 @@ fn failures_may_come_anywhere() {
         return;
     }
     let [[loaded, used], [loading, running]] = measured();
-    for n in [1, loaded / 2, loaded, loaded + 1, (loaded + used) / 2] {
+    for n in [1, loaded / 2, loaded, loaded + 1, (loaded + used) / 2, used] {
         let run = child("calls::child_fails_once", &[("SAM3_SIM_FAIL_ALLOCATION", &n.to_string())]);
         assert!(run.ok, "allocation {n} of {loaded} + {}: {}{}", used - loaded, run.out, run.err);
         run.nothing_is_left();

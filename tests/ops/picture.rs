@@ -1,12 +1,25 @@
-//! Pictures: pixels, patches, upsampling, pooled boxes.
+//! Pictures: pixels, patches, upsampling, pooled boxes, masks.
 
 use sam3::Result;
-use sam3::ops::Ops;
+use sam3::image::{ImageView, PixelFormat};
+use sam3::ops::{Compared, Cut, Ops};
 
 use super::harness::{Case, EPS, Rng, Rows, Suite, Tolerance, sizes};
 
 struct Ingest {
-    rgb: Vec<u8>,
+    size: [usize; 2],
+    side: usize,
+    format: PixelFormat,
+    /// Bytes between rows.
+    gap: usize,
+    pixels: Vec<u8>,
+}
+
+impl Ingest {
+    fn new(rng: &mut Rng, size: [usize; 2], side: usize, format: PixelFormat, gap: usize) -> Self {
+        let bytes = size[1] * (size[0] * format.bytes_per_pixel() + gap);
+        Self { size, side, format, gap, pixels: (0..bytes).map(|_| rng.next() as u8).collect() }
+    }
 }
 
 impl Case for Ingest {
@@ -15,21 +28,56 @@ impl Case for Ingest {
     }
 
     fn shape(&self) -> String {
-        format!("{} bytes", self.rgb.len())
+        format!("{:?} {:?} +{} to {}", self.size, self.format, self.gap, self.side)
     }
 
     fn outputs(&self) -> Vec<usize> {
-        vec![self.rgb.len()]
+        vec![self.side * self.side * 3]
     }
 
     fn run<O: Ops>(&self, ops: &O, y: &mut [O::Act]) -> Result<()> {
-        ops.ingest(&self.rgb, &mut y[0])
+        let [w, h] = self.size;
+        let stride = w * self.format.bytes_per_pixel() + self.gap;
+        ops.ingest(&ImageView::new(&self.pixels, w, h, stride, self.format)?, self.side, &mut y[0])
     }
 
-    /// The difference is exact; a division rounds once, a product with the rounded `1/127.5` twice, and a fused
-    /// `rgb/127.5 - 1` is off by a rounding of 1.
+    /// The resize is arithmetic of integers, and of the rest one division rounds, once.
     fn tolerance(&self) -> Tolerance {
-        Tolerance { abs: EPS, rel: EPS }
+        Tolerance::EXACT
+    }
+}
+
+struct Masks {
+    cut: Cut,
+    maps: Vec<Vec<f32>>,
+}
+
+impl Case for Masks {
+    fn op(&self) -> &'static str {
+        "cut"
+    }
+
+    fn shape(&self) -> String {
+        format!("{:?} of {}", self.cut, self.maps.len())
+    }
+
+    fn outputs(&self) -> Vec<usize> {
+        vec![self.maps.len() * self.cut.to[0] * self.cut.line() * 64]
+    }
+
+    /// A number for each bit, those beyond the columns included.
+    fn run<O: Ops>(&self, ops: &O, y: &mut [O::Act]) -> Result<()> {
+        let words = self.cut.to[0] * self.cut.line();
+        let mut masks = vec![vec![u64::MAX; words]; self.maps.len()];
+        let mut tasks: Vec<_> =
+            self.maps.iter().map(Vec::as_slice).zip(masks.iter_mut().map(Vec::as_mut_slice)).collect();
+        ops.cut(&self.cut, &mut tasks)?;
+        let bits = masks.iter().flatten().flat_map(|word| (0..64).map(move |bit| (word >> bit & 1) as f32));
+        ops.upload(&bits.collect::<Vec<_>>(), &mut y[0])
+    }
+
+    fn tolerance(&self) -> Tolerance {
+        Tolerance::EXACT
     }
 }
 
@@ -137,10 +185,24 @@ impl Case for Roi {
 
 pub fn all<O: Ops>(suite: &mut Suite<O>) {
     let rng = &mut Rng::new(7);
-    suite.check(&Ingest { rgb: (0..=255).collect() });
-    for len in sizes() {
-        suite.check(&Ingest { rgb: (0..len).map(|_| rng.next() as u8).collect() });
+    let all = Ingest { size: [16, 16], side: 16, format: PixelFormat::Gray8, gap: 0, pixels: (0..=255).collect() };
+    suite.check(&all);
+    let rgb = PixelFormat::Rgb8;
+    for side in [1, 2, 14, 31, 64] {
+        for size in [[1, 1], [2, 1], [1, 3], [5, 4], [63, 65], [64, 64], [1, 400], [400, 1], [129, 67], [3, 1000]] {
+            suite.check(&Ingest::new(rng, size, side, rgb, 0));
+        }
     }
+    for size in [[10_000, 1], [1, 10_000], [10_000, 2], [501, 499]] {
+        suite.check(&Ingest::new(rng, size, 33, rgb, 0));
+    }
+    use PixelFormat::{Bgr8, Bgra8, Bgrx8, Gray8, Rgba8, Rgbx8};
+    for format in [rgb, Bgr8, Rgba8, Bgra8, Gray8, Rgbx8, Bgrx8] {
+        for gap in [0, 5] {
+            suite.check(&Ingest::new(rng, [23, 17], 20, format, gap));
+        }
+    }
+    masks(suite, rng);
 
     for p in [1, 2, 3, 4, 5, 7, 8, 14, 16, 17] {
         for c in [1, 2, 3, 4, 5] {
@@ -164,6 +226,46 @@ pub fn all<O: Ops>(suite: &mut Suite<O>) {
     suite.check(&Upsample { from: [36, 36], to: [72, 72], x, skip: Rows::packed(72 * 72, 256, || rng.signed()) });
 
     rois(suite, rng);
+}
+
+fn masks<O: Ops>(suite: &mut Suite<O>, rng: &mut Rng) {
+    // Maps with much close to the threshold, and some that are next to nothing else.
+    let mut map = |len: usize, kind: usize| -> Vec<f32> {
+        let noise = (0..len).map(|_| rng.signed());
+        match kind {
+            0 => noise.map(|v| 8.0 * v).collect(),
+            // Every one of them and of their blends is within a rounding or two of σ = 1/2.
+            1 => noise.map(|v| 1e-6 * v).collect(),
+            2 => (0..len).map(|i| if i % 7 == 3 { 1e-7 } else { 4.0 - (i % 5) as f32 }).collect(),
+            // Where σ is next to nothing or to all.
+            3 => noise.map(|v| 120.0 * v).collect(),
+            _ => vec![0.0; len],
+        }
+    };
+    let sizes = [([1, 1], [1, 1]), ([1, 1], [3, 70]), ([2, 3], [5, 64]), ([24, 24], [24, 24]), ([24, 24], [61, 129])];
+    let shrunk = [([24, 20], [7, 5]), ([9, 31], [40, 1]), ([31, 9], [1, 200]), ([5, 6], [0, 9]), ([5, 6], [9, 0])];
+    for (from, to) in sizes.into_iter().chain(shrunk) {
+        for (compared, threshold) in [
+            (Compared::Sigmoid, 0.5),
+            (Compared::Sigmoid, 0.31),
+            (Compared::Sigmoid, 0.0),
+            (Compared::Sigmoid, 1.0),
+            (Compared::Values, 0.0),
+            (Compared::Values, -1.3),
+            (Compared::Values, f32::INFINITY),
+            (Compared::Values, f32::NEG_INFINITY),
+        ] {
+            let maps = (0..5).map(|kind| map(from[0] * from[1], kind)).collect();
+            suite.check(&Masks { cut: Cut { from, to, compared, threshold }, maps });
+        }
+    }
+    // As of the published model, at a photograph's size: some words in doubt, and more than are listed.
+    for (compared, threshold) in [(Compared::Sigmoid, 0.5), (Compared::Values, 0.0)] {
+        let maps = [0, 1].map(|kind| map(288 * 288, kind)).into();
+        suite.check(&Masks { cut: Cut { from: [288, 288], to: [433, 650], compared, threshold }, maps });
+    }
+    let cut = Cut { from: [4, 4], to: [9, 9], compared: Compared::Sigmoid, threshold: 0.5 };
+    suite.check(&Masks { cut, maps: Vec::new() });
 }
 
 fn rois<O: Ops>(suite: &mut Suite<O>, rng: &mut Rng) {

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use sam3::Result;
-use sam3::ops::{Activation, Attention, Epilogue, Linear, Norm, Ops, Projected, View, timed};
+use sam3::image::ImageView;
+use sam3::ops::{Activation, Attention, Cut, Epilogue, Linear, Norm, Ops, Projected, View, timed};
 use sam3::reference::{Buffer, Matrix, ReferenceOps};
 use sam3::weights::HostTensor;
 
@@ -210,9 +211,20 @@ impl Ops for Spoiled {
         self.spoil(y, width)
     }
 
-    fn ingest(&self, rgb: &[u8], y: &mut Buffer) -> Result<()> {
-        ReferenceOps.ingest(rgb, y)?;
-        self.spoil(y, rgb.len())
+    fn ingest(&self, picture: &ImageView<'_>, side: usize, y: &mut Buffer) -> Result<()> {
+        ReferenceOps.ingest(picture, side, y)?;
+        self.spoil(y, side * side * 3)
+    }
+
+    fn cut(&self, cut: &Cut, masks: &mut [(&[f32], &mut [u64])]) -> Result<()> {
+        ReferenceOps.cut(cut, masks)?;
+        if let Some(word) = masks.last_mut().and_then(|(_, words)| words.last_mut()) {
+            match self.fault {
+                Fault::Wrong => *word ^= 1,
+                Fault::Unsteady => *word ^= u64::from(self.calls.fetch_add(1, Ordering::Relaxed) & 7),
+            }
+        }
+        Ok(())
     }
 
     fn patches(&self, x: &Buffer, h: usize, w: usize, c: usize, p: usize, y: &mut Buffer) -> Result<()> {
