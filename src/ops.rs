@@ -397,7 +397,7 @@ pub trait Ops: Send + Sync + Sized + 'static {
     fn ingest(&self, picture: &ImageView<'_>, side: usize, y: &mut Self::Act) -> Result<()>;
 
     /// Cuts each map of finite logits, making all words of its mask, `[rows, columns.div_ceil(64)]`: pixel `x` is bit
-    /// `x % 64` of word `x / 64`, and bits beyond the columns are zero. Every bit is [`Cut::decide`]'s of
+    /// `x % 64` of word `x / 64`, and bits beyond the columns are zero. Every bit is that of `Cut::decide`, of
     /// [`Compared::exact`]. Both are on the host, since an answer has the logits, too, which are few beside a mask's
     /// pixels. Waits.
     fn cut(&self, cut: &Cut, masks: &mut [(&[f32], &mut [u64])]) -> Result<()>;
