@@ -53,7 +53,7 @@ name="sam3-$version-$target"
 root="$out/$name"
 
 # Away from other builds, whose libraries cargo would overwrite, and without debug information, which nobody gets.
-build="${SAM3_PACKAGE_BUILD:-${CARGO_TARGET_DIR:-target}/package-build}"
+build="${CARGO_TARGET_DIR:-target}/package-build"
 upper="$(echo "$profile" | tr 'a-z-' 'A-Z_')"
 export "CARGO_PROFILE_${upper}_DEBUG=0"
 cargo rustc --target-dir "$build" --profile "$profile" --lib --crate-type cdylib,staticlib \

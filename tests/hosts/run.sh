@@ -16,8 +16,15 @@ cd "$(dirname "$0")/../.."
 target="${CARGO_TARGET_DIR:-target}"
 
 cargo test --features capi --test c_abi --no-run
-# The program was built beside the tests, and so are the library's dependencies; cargo puts the tests' library back below.
-archive="$(SAM3_PACKAGE_BUILD="$target" tools/package.sh --profile dev --program "$target/debug/sam3" --out "$target/package" "$@" | tail -n 1)"
+# The archive is built away from the tests, whose libraries have the same names; what both depend on is built already.
+build="$target/package-build/debug"
+if [ ! -d "$build" ]; then
+    mkdir -p "$build"
+    cp -al "$target"/debug/{deps,build,.fingerprint} "$build/"
+    rm -rf "$build"/deps/libsam3.* "$build"/{deps,build,.fingerprint}/{libsam3,sam3}-*
+fi
+# The program was built beside the tests.
+archive="$(tools/package.sh --profile dev --program "$target/debug/sam3" --out "$target/package" "$@" | tail -n 1)"
 prefix="$(mktemp -d)"
 trap 'rm -rf "$prefix"' EXIT
 tar -C "$prefix" --strip-components=1 -xzf "$archive"
