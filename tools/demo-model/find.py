@@ -194,4 +194,4 @@ def find_step(model, phrases, scenes, args, autocast):
         tracked, ious = track_loss(model, levels, scenes, args.shown * batch, args.rounds)
     sizes = size_loss([*seen, *levels])
     parts.update(track=tracked, sizes=sizes, **ious)
-    return loss + 2 * tracked + 0.1 * sizes, parts
+    return loss + args.clicks * tracked + 0.1 * sizes, parts

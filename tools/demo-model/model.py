@@ -11,12 +11,29 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import Sam3VideoModel
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.sam3.modeling_sam3 import inverse_sigmoid
 
 from config import video_config
 
 
 FORM = 10
+
+
+def lean_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **_):
+    """Attention for CPUs, [B, h, n, d]: fused where there is no mask; else plain, with the scale on the queries and not
+    on n x n scores. Upstream's eager function takes 1.8 times as long for a step at 240 px."""
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if attention_mask is None:
+        out = F.scaled_dot_product_attention(query, key, value, scale=scaling)
+    else:
+        out = (query * scaling @ key.transpose(2, 3) + attention_mask).softmax(-1) @ value
+    return out.transpose(1, 2).contiguous(), None
+
+
+ALL_ATTENTION_FUNCTIONS.register("lean", lean_attention)
+ALL_MASK_ATTENTION_FUNCTIONS.register("lean", eager_mask)  # without one upstream makes no masks at all
 
 
 class Aids(nn.Module):
@@ -39,8 +56,7 @@ class Demo(nn.Module):
     def __init__(self, preset, attention=None):
         super().__init__()
         self.preset = preset
-        # Plain attention on CPUs: on so few tokens the fused kernel's backward pass costs twice as much there.
-        attention = attention or ("sdpa" if torch.cuda.is_available() else "eager")
+        attention = attention or ("sdpa" if torch.cuda.is_available() else "lean")
         self.video = Sam3VideoModel._from_config(video_config(preset), attn_implementation=attention).train()
         self.aids = Aids(preset.width)
         self.start()

@@ -51,6 +51,7 @@ def arguments():
     )
     add("--rounds", type=int, default=0, help="rounds of correction clicks")
     add("--shown", type=int, default=2, help="objects per picture that are clicked at, boxed or masked")
+    add("--clicks", type=float, default=2.0, help="weight of the click decoder's loss beside the detector's (find)")
     add("--aids", type=float, default=1.0, help="weight of the heads that exist only while training; 0 leaves them out (find)")
     add("--out", type=pathlib.Path, required=True)
     add("--init", type=pathlib.Path, help="weights to begin the stage with: a checkpoint, or a directory that export.py wrote")
