@@ -1,8 +1,8 @@
 //! Attention at the shapes of the model, as a share of the measured multiply-add peak.
 //!
 //! Beside it stands the usual way without a kernel of its own: for each head and window the two products by the `gemm`
-//! crate around a matrix of scores in memory, once as they are and once with the softmax between them. It has no rotary
-//! positions, no bias and no mask to apply, and its windows lie ready in a row.
+//! crate around a matrix of scores in memory, once as they are and once with the softmax between them. It has no bias
+//! and no mask to apply, and its windows lie ready in a row.
 //!
 //! `cargo bench --no-default-features --bench attention`; `SAM3_ISA` and `SAM3_THREADS` choose instruction set and
 //! threads. Counted are the two products, `4 · queries · keys · head_dim` operations a head.
@@ -15,7 +15,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use opponent::{Matrix, product};
 use rayon::prelude::*;
 use sam3::cpu::{Buffer, CpuOps, Isa};
-use sam3::ops::{Attention, Ops, Pattern, Rope, View};
+use sam3::ops::{Attention, Ops, Pattern, View};
 
 fn activation(ops: &CpuOps, len: usize) -> Buffer {
     let values: Vec<f32> = (0..len).map(|i| ((i * 2_654_435_761) % 2003) as f32 / 1001.0 - 1.0).collect();
@@ -46,17 +46,13 @@ fn shapes(c: &mut Criterion) {
 
     let grid = 72 * 72;
     let (by, bx) = (activation(&ops, 200 * 72 * 8), activation(&ops, 200 * 72 * 8));
-    let pad = activation(&ops, 1024);
-    let table = |tokens: usize| Rope { cos: activation(&ops, tokens * 32), sin: activation(&ops, tokens * 32), tokens };
-    let (window_table, grid_table) = (table(576), table(grid));
-    let pad = || View::new(&pad, 1024);
-    let windows = Pattern::Windows { height: 72, width: 72, size: 24, pad_k: pad(), pad_v: pad() };
+    let windows = Pattern::Windows { height: 72, width: 72, size: 24, padding: None };
     let boxes = Pattern::Boxes { height: 72, width: 72, first: 1, by: &by, bx: &bx };
     let full = |heads, dim, queries, keys| Attention::full(heads, dim, queries, keys);
     // Name, call, keys a query sees on average.
     let cases = [
-        ("windows", Attention { rope: Some(&window_table), pattern: windows, ..full(16, 64, grid, grid) }, 576),
-        ("global", Attention { rope: Some(&grid_table), ..full(16, 64, grid, grid) }, grid),
+        ("windows", Attention { pattern: windows, ..full(16, 64, grid, grid) }, 576),
+        ("global", full(16, 64, grid, grid), grid),
         ("text", Attention { pattern: Pattern::Causal, ..full(16, 64, 32, 32) }, 16),
         ("image-to-text", full(8, 32, grid, 33), 33),
         ("queries-to-image", Attention { pattern: boxes, ..full(8, 32, 201, grid) }, grid),

@@ -15,7 +15,7 @@ use std::time::Instant;
 use safetensors::tensor::TensorView;
 use sam3::cuda::{CudaOps, Precision};
 use sam3::image::Picture;
-use sam3::ops::{Activation, Attention, Epilogue, Linear, Ops, Pattern, Rope, View};
+use sam3::ops::{Activation, Attention, Epilogue, Linear, Ops, Pattern, Turn, View};
 use sam3::weights::HostTensor;
 use sam3::{Device, Machine, Model, ModelOptions, Prompt, Result, SegmentOptions};
 use serde_json::{Value, json};
@@ -118,6 +118,9 @@ fn kernels() -> Result<()> {
     // Tokens a side, width, inner width of the MLP, channels behind the neck.
     let (grid, c, mlp, d, size) = if tiny() { (8, 64, 160, 32, 4) } else { (72, 1024, 4736, 256, 24) };
     let t = grid * grid;
+    let heads = if tiny() { 2 } else { 16 };
+    let head = c / heads;
+    let angles = floats(&ops, t * head, 5)?;
     for (name, n, k, act, residual) in [
         ("qkv", 3 * c, c, Activation::None, false),
         ("proj", c, c, Activation::None, true),
@@ -129,7 +132,8 @@ fn kernels() -> Result<()> {
         let mut y = if residual { Act::default() } else { CudaOps::operand() };
         let times = measure(&ops, flush, || {
             let add = residual.then(|| View::new(&add, n));
-            ops.linear(View::new(&x, k), &l, t, Epilogue { add, act }, &mut y)
+            let turn = (name == "qkv").then_some(Turn { angles: &angles, head_dim: head, columns: 2 * c });
+            ops.linear(View::new(&x, k), &l, t, Epilogue { add, act, turn }, &mut y)
         })?;
         say(name, json!({ "kind": "gemm", "m": t, "n": n, "k": k, "flop": 2 * t * n * k }), times);
     }
@@ -141,27 +145,17 @@ fn kernels() -> Result<()> {
         let facts = json!({ "kind": "conv3x3", "side": side, "channels": d, "flop": 18 * side * side * d * d });
         say(&format!("conv3x3_{side}"), facts, times);
     }
-    let heads = if tiny() { 2 } else { 16 };
-    let head = c / heads;
     let qkv = operand(&ops, t * 3 * c, 3)?;
     let column = |i: usize| View::columns(&qkv, i * c, 3 * c);
-    let pad = floats(&ops, c, 4)?;
     for windows in [true, false] {
         let tokens = if windows { size * size } else { t };
-        let mut rope = Rope { cos: Act::default(), sin: Act::default(), tokens };
-        let angles = noise(tokens * head / 2, 5);
-        ops.upload(&angles.iter().map(|a| a.cos()).collect::<Vec<_>>(), &mut rope.cos)?;
-        ops.upload(&angles.iter().map(|a| a.sin()).collect::<Vec<_>>(), &mut rope.sin)?;
         let pattern = || match windows {
-            true => {
-                let (pad_k, pad_v) = (View::new(&pad, c), View::new(&pad, c));
-                Pattern::Windows { height: grid, width: grid, size, pad_k, pad_v }
-            }
+            true => Pattern::Windows { height: grid, width: grid, size, padding: None },
             false => Pattern::Full,
         };
         let mut y = CudaOps::operand();
         let times = measure(&ops, flush, || {
-            let spec = Attention { rope: Some(&rope), pattern: pattern(), ..Attention::full(heads, head, t, t) };
+            let spec = Attention { pattern: pattern(), ..Attention::full(heads, head, t, t) };
             ops.attention(column(0), column(1), column(2), &spec, &mut y)
         })?;
         let facts = json!({

@@ -1,6 +1,6 @@
 // Attention on tensor cores by mma.sync (sm_80), after FlashAttention-2 (Dao, 2023): 4 warps of 16 queries, 64 keys at a
-// time; scores, softmax and the output's sums in f32 registers. Queries and keys are turned and rounded on their way to
-// shared memory. Where queries are few and keys many, the keys are split among blocks, and `attention_join` adds up.
+// time; scores, softmax and the output's sums in f32 registers. What is f32 is rounded on its way to shared memory. Where
+// queries are few and keys many, the keys are split among blocks, and `attention_join` adds up.
 #include "ptx/mma.cuh"
 #include "tile/grid.cuh"
 #include "tile/heads.cuh"
@@ -36,7 +36,7 @@ template <u32 Width> DEVICE void run(const AttentionArgs& a) {
 #pragma unroll
     for (u32 i = 0; i < EACH; i++) {
         const u32 e = t + i * THREADS;
-        put(qs, e, query8(a, q0 + e / ROW, e % ROW));
+        put(qs, e, head8(a, query_head(a, q0 + e / ROW), e % ROW));
     }
     __syncthreads();
     u32 q[Width / 16][4];
@@ -59,8 +59,8 @@ template <u32 Width> DEVICE void run(const AttentionArgs& a) {
 #pragma unroll
         for (u32 i = 0; i < EACH; i++) {
             const u32 e = t + i * THREADS;
-            next_k[i] = key8(a, k0 + e / ROW, e % ROW);
-            next_v[i] = value8(a, k0 + e / ROW, e % ROW);
+            next_k[i] = head8(a, key_head(a, k0 + e / ROW), e % ROW);
+            next_v[i] = head8(a, value_head(a, k0 + e / ROW), e % ROW);
         }
     };
     if (AHEAD && first < keys) fetch(first);

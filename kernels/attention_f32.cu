@@ -18,12 +18,8 @@ template <u32 Width> DEVICE void run(const AttentionArgs& a) {
     float* const ps = vs + KEYS * PITCH;                 // [QUERIES][KEYS]
     const u32 t = threadIdx.x, lane = t % 32, warp = t / 32, q0 = blockIdx.x * QUERIES;
 
-    for (u32 e = t; e < QUERIES * Width / 2; e += WARPS * 32) {
-        const u32 q = e / (Width / 2), i = e % (Width / 2);
-        const float2 pair = query_pair(a, q0 + q, i);
-        qs[q * PITCH + 2 * i] = pair.x;
-        qs[q * PITCH + 2 * i + 1] = pair.y;
-    }
+    for (u32 e = t; e < QUERIES * Width; e += WARPS * 32)
+        qs[e / Width * PITCH + e % Width] = element(a, query_head(a, q0 + e / Width), e % Width);
     float largest[EACH], sum[EACH], out[EACH][Width / 32] = {};
 #pragma unroll
     for (u32 e = 0; e < EACH; e++) {
@@ -32,13 +28,10 @@ template <u32 Width> DEVICE void run(const AttentionArgs& a) {
     }
     const u32 keys = last_key(a, q0 + QUERIES);
     for (u32 k0 = 0; k0 < keys; k0 += KEYS) {
-        for (u32 e = t; e < KEYS * Width / 2; e += WARPS * 32) {
-            const u32 k = e / (Width / 2), i = e % (Width / 2);
-            const float2 pair = key_pair(a, k0 + k, i);
-            ks[k * PITCH + 2 * i] = pair.x;
-            ks[k * PITCH + 2 * i + 1] = pair.y;
-            vs[k * PITCH + 2 * i] = value(a, k0 + k, 2 * i);
-            vs[k * PITCH + 2 * i + 1] = value(a, k0 + k, 2 * i + 1);
+        for (u32 e = t; e < KEYS * Width; e += WARPS * 32) {
+            const u32 k = e / Width, c = e % Width;
+            ks[k * PITCH + c] = element(a, key_head(a, k0 + k), c);
+            vs[k * PITCH + c] = element(a, value_head(a, k0 + k), c);
         }
         __syncthreads();
 #pragma unroll

@@ -2,9 +2,10 @@
 // and the output's sums in f32 registers, after FlashAttention-2 (Dao, 2023). One block a multiprocessor goes from tile
 // to tile; a fourth warpgroup keeps two tiles of queries and four stages of keys and values on their way.
 //
-// `split_heads` comes before: it gathers the windows, turns queries and keys, and leaves rows of 64 bf16 that the copy
-// engine can fetch as they are multiplied. 192 and 96 divide both 576 and 5184, so that no lane of the published model
-// is idle. While one warpgroup takes exponentials, which cost as many cycles as the products do (192·96/16 a
+// The copy engine takes queries, keys and values out of the rows that the projection left, 64 columns of them: a tile is so
+// many tokens one after the other, or, of a window, whole rows of it, 24 tokens by 8 of queries and by 4 of keys in the
+// published model. 192 and 96 divide both 576 and 5184, so that no lane of it is idle. Where they do not divide the tokens
+// of a window, a tile goes on below it: such queries are not written, and such keys not seen. While one warpgroup takes exponentials, which cost as many cycles as the products do (192·96/16 a
 // multiprocessor against 2·192·96·64/2048), the two others multiply.
 #include "ptx/math.cuh"
 #include "ptx/tma.cuh"
@@ -21,17 +22,43 @@ constexpr float LOG2E = 1.44269504088896341f;
 /// Tiles of queries, the same walk for the producer and for consumers: those of one head follow each other, since they
 /// read the same keys.
 struct Walk {
-    u32 tile, tiles, blocks;
+    u32 tile, tiles, blocks, heads;
 
     METHOD explicit Walk(const AttentionArgs& a, u32 windows) {
         blocks = div_up(a.queries, QUERIES);
+        heads = a.heads;
         tile = blockIdx.x;
-        tiles = blocks * a.heads * windows;
+        tiles = blocks * heads * windows;
     }
     METHOD bool inside() const { return tile < tiles; }
     METHOD void next() { tile += gridDim.x; }
     METHOD u32 query() const { return tile % blocks * QUERIES; }
-    METHOD u32 batch() const { return tile / blocks; }
+    METHOD u32 head() const { return tile / blocks % heads; }
+    METHOD u32 window() const { return tile / blocks / heads; }
+};
+
+/// Where the boxes of a window and head lie: without windows, of a grid of one row.
+struct Boxes {
+    int column, left, top;
+    u32 size;
+
+    METHOD Boxes(const AttentionArgs& a, const Walk& walk) {
+        column = static_cast<int>(walk.head() * WIDTH);
+        left = top = 0;
+        size = a.pattern == SEE_WINDOW ? a.size : 0;
+        if (!size) return;
+        const u32 across = a.width / size;
+        left = static_cast<int>(walk.window() % across * size);
+        top = static_cast<int>(walk.window() / across * size);
+    }
+    /// Fetches the box that begins with `token`, which in a window is the first of a row.
+    METHOD void fetch(u8* to, const TensorMap* map, u64* barrier, u32 token) const {
+        if (size) {
+            tma_load_3d(to, map, barrier, column, left, top + static_cast<int>(token / size));
+        } else {
+            tma_load_3d(to, map, barrier, column, static_cast<int>(token), 0);
+        }
+    }
 };
 
 /// Steps through the stages of a ring, and knows how often it went round.
@@ -56,18 +83,17 @@ DEVICE void produce(const TmaAttentionArgs& args, const Shared& s) {
     Ring<TILES> tiles;
     Ring<STAGES> stages;
     for (Walk walk(a, args.windows); walk.inside(); walk.next()) {
-        const int batch = static_cast<int>(walk.batch());
+        const Boxes boxes(a, walk);
         mbarrier_wait(s.queries_empty + tiles.at, tiles.parity ^ 1);
         mbarrier_arrive_expect_tx(s.queries_full + tiles.at, Q_BYTES);
-        tma_load_3d(s.queries + tiles.at * Q_BYTES, &args.q, s.queries_full + tiles.at, 0,
-                    static_cast<int>(walk.query()), batch);
+        boxes.fetch(s.queries + tiles.at * Q_BYTES, &args.q, s.queries_full + tiles.at, walk.query());
         tiles.next();
         for (u32 k0 = 0; k0 < a.keys; k0 += KEYS) {
             u8* const keys = s.stages + stages.at * STAGE;
             mbarrier_wait(s.empty + stages.at, stages.parity ^ 1);
             mbarrier_arrive_expect_tx(s.full + stages.at, STAGE);
-            tma_load_3d(keys, &args.k, s.full + stages.at, 0, static_cast<int>(k0), batch);
-            tma_load_3d(keys + K_BYTES, &args.v, s.full + stages.at, 0, static_cast<int>(k0), batch);
+            boxes.fetch(keys, &args.k, s.full + stages.at, k0);
+            boxes.fetch(keys + K_BYTES, &args.v, s.full + stages.at, k0);
             stages.next();
         }
     }
@@ -148,10 +174,9 @@ DEVICE void consume(const TmaAttentionArgs& args, const Shared& shared) {
             sum[h] += __shfl_xor_sync(0xffffffffu, sum[h], 1);
             sum[h] += __shfl_xor_sync(0xffffffffu, sum[h], 2);
             const u32 query = walk.query() + t / 32 * 16 + lane / 4 + h * 8;
-            const u32 head = walk.batch() % a.heads, window = walk.batch() / a.heads;
-            const int row = query < a.queries ? row_of(a, query, window) : -1;
+            const int row = query < a.queries ? row_of(a, query, walk.window()) : -1;
             if (row < 0) continue;
-            const size_t at = (static_cast<size_t>(row) * a.heads + head) * WIDTH + lane % 4 * 2;
+            const size_t at = (static_cast<size_t>(row) * a.heads + walk.head()) * WIDTH + lane % 4 * 2;
             const float whole = 1.0f / sum[h];
 #pragma unroll
             for (u32 j = 0; j < WIDTH / 8; j++) {
@@ -163,23 +188,6 @@ DEVICE void consume(const TmaAttentionArgs& args, const Shared& shared) {
 }
 
 }  // namespace attention_sm90a
-
-/// Queries, keys and values of heads of 64 to `args.q`, `args.k` and `args.v` of the second step: `[windows, heads,
-/// tokens, 64]` in bf16. Eight elements a thread; grid: blocks of tokens, heads, windows.
-KERNEL void LAUNCH_BOUNDS(256) split_heads_sm90a(const GRID_CONSTANT SplitArgs args) {
-    using namespace attention_sm90a;
-    const AttentionArgs& a = args.attention;
-    const u32 token = blockIdx.x * 32 + threadIdx.x / 8, chunk = threadIdx.x % 8;
-    const size_t batch = static_cast<size_t>(blockIdx.z) * a.heads + blockIdx.y;
-    const auto put = [&](void* to, u32 tokens, const uint4& x) {
-        static_cast<uint4*>(to)[(batch * tokens + token) * (WIDTH / 8) + chunk] = x;
-    };
-    if (token < a.queries) put(args.q, a.queries, query8(a, token, chunk));
-    if (token < a.keys) {
-        put(args.k, a.keys, key8(a, token, chunk));
-        put(args.v, a.keys, value8(a, token, chunk));
-    }
-}
 
 KERNEL void LAUNCH_BOUNDS(512, 1) attention_sm90a_192x96_d64(const GRID_CONSTANT TmaAttentionArgs args) {
     using namespace attention_sm90a;

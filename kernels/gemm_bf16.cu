@@ -137,15 +137,9 @@ template <u32 Tile, u32 Area, bool Conv, bool Deconv, bool Dot> DEVICE void run(
             }
         }
         __syncthreads();
-        if (pairs) {
 #pragma unroll 1
-            for (u32 e = 2 * t; e < 64 * Tile; e += 2 * THREADS)
-                finish2<Deconv>(a, row0 + pass * 64 + e / Tile, column0 + e % Tile, tile[e], tile[e + 1]);
-        } else {
-#pragma unroll 1
-            for (u32 e = t; e < 64 * Tile; e += THREADS)
-                finish<Deconv>(a, row0 + pass * 64 + e / Tile, column0 + e % Tile, tile[e]);
-        }
+        for (u32 e = 2 * t; e < 64 * Tile; e += 2 * THREADS)
+            finish2<Deconv>(a, row0 + pass * 64 + e / Tile, column0 + e % Tile, tile[e], tile[e + 1], pairs);
     }
 }
 

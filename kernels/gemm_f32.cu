@@ -41,15 +41,17 @@ template <bool Conv, bool Deconv> DEVICE void run(const GemmArgs& a) {
         }
         __syncthreads();
     }
-    // Through shared memory, 16 rows at a time, so that the epilogue stands in the code once.
+    // Through shared memory, 16 rows at a time: a thread then has two columns, which turn together, and the epilogue
+    // stands in the code once.
+    const bool pairs = in_pairs<Deconv>(a);
 #pragma unroll
     for (u32 i = 0; i < 4; i++) {
 #pragma unroll
         for (u32 j = 0; j < 4; j++) xs[ty * TILE + tx + 16 * j] = sum[i][j];
         __syncthreads();
 #pragma unroll 1
-        for (u32 e = t; e < 16 * TILE; e += THREADS)
-            finish<Deconv>(a, row0 + 16 * i + e / TILE, column0 + e % TILE, xs[e]);
+        for (u32 e = 2 * t; e < 16 * TILE; e += 2 * THREADS)
+            finish2<Deconv>(a, row0 + 16 * i + e / TILE, column0 + e % TILE, xs[e], xs[e + 1], pairs);
         __syncthreads();
     }
 }

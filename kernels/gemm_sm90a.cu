@@ -19,6 +19,9 @@ constexpr u64 SIDE = 128 * STEP * 2 / 16;
 /// Pixels of a tile of a convolution.
 constexpr u32 DOWN = 8, ACROSS = 24;
 static_assert(DOWN * ACROSS == ROWS, "a tile's pixels are its rows");
+/// Columns of the heads that turn; others are the mma.sync kernels'.
+constexpr u32 HEAD = 64;
+static_assert(128 == 2 * HEAD, "each side of a tile has two heads");
 
 enum class Kind { product, conv3x3, deconv2x2 };
 
@@ -78,7 +81,22 @@ template <Kind K> DEVICE u32 row_of_tile(const GemmArgs& a, const Walk<K>& walk,
     return y < a.height && x < a.width ? y * a.width + x : a.m;
 }
 
-/// Bias, addend and activation in registers, one kind after the other, so that loads follow each other; then the stores.
+/// Turns the pairs of a side, which has heads `from` and `from + 1` of 64 columns. A lane has the same pairs of both, and
+/// so reads each angle once.
+DEVICE void turn_heads(const GemmArgs& a, u32 row, u32 from, u32 lane, float* sum) {
+    if (row >= a.m || from * HEAD >= a.turned) return;
+    const float2* const angles = reinterpret_cast<const float2*>(a.angles + static_cast<size_t>(row) * HEAD) + lane % 4;
+    const bool both = (from + 1) * HEAD < a.turned;
+#pragma unroll
+    for (u32 j = 0; j < HEAD / 8; j++) {
+        const float2 angle = angles[j * 4];
+        turn_pair(angle, sum[j * 4], sum[j * 4 + 1]);
+        if (both) turn_pair(angle, sum[HEAD / 2 + j * 4], sum[HEAD / 2 + j * 4 + 1]);
+    }
+}
+
+/// Bias, addend, activation and turn in registers, one kind after the other, so that loads follow each other; then the
+/// stores.
 template <Kind K> DEVICE void finish_tile(const GemmArgs& a, const Walk<K>& walk, u32 t, u32 side, float (&sum)[64]) {
     constexpr bool DECONV = K == Kind::deconv2x2;
     const u32 row0 = row_of_tile(a, walk, t / 32 * 16 + t % 32 / 4);
@@ -107,6 +125,10 @@ template <Kind K> DEVICE void finish_tile(const GemmArgs& a, const Walk<K>& walk
     if (a.act != ACT_NONE) {
 #pragma unroll
         for (u32 e = 0; e < 64; e++) sum[e] = activate(a.act, sum[e]);
+    }
+    if (K == Kind::product && a.turned) {
+        turn_heads(a, row0, walk.column() / HEAD + side * 2, t % 32, sum);
+        turn_heads(a, row1, walk.column() / HEAD + side * 2, t % 32, sum + 2);
     }
 #pragma unroll
     for (u32 e = 0; e < 32; e++) {

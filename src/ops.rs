@@ -73,28 +73,66 @@ impl<A> Clone for View<'_, A> {
 
 impl<A> Copy for View<'_, A> {}
 
-/// `y = act(acc + bias + add)`.
+/// `y = turn(act(acc + bias + add))`.
 pub struct Epilogue<'a, A> {
     /// Added before the activation: a residual, a skip connection, a position embedding. Same rows as the output.
     pub add: Option<View<'a, A>>,
-    /// Applied last.
+    /// Applied to each element.
     pub act: Activation,
+    /// Applied last; of [`Ops::linear`] only.
+    pub turn: Option<Turn<'a, A>>,
 }
 
 impl<'a, A> Epilogue<'a, A> {
     /// Bias only.
-    pub const NONE: Self = Self { add: None, act: Activation::None };
+    pub const NONE: Self = Self { add: None, act: Activation::None, turn: None };
 
     /// Bias, then the activation.
     pub fn act(act: Activation) -> Self {
-        Self { add: None, act }
+        Self { act, ..Self::NONE }
     }
 
     /// Bias, then the rows of `x`.
     pub fn add(x: View<'a, A>) -> Self {
-        Self { add: Some(x), act: Activation::None }
+        Self { add: Some(x), ..Self::NONE }
+    }
+
+    /// Bias, then the turn.
+    pub fn turn(turn: Turn<'a, A>) -> Self {
+        Self { turn: Some(turn), ..Self::NONE }
     }
 }
+
+/// Rotary embedding of a projection to heads: of row `r` of the output, columns `(a, b) = (2i, 2i + 1)` of each head
+/// become `(a·cos - b·sin, b·cos + a·sin)`, with the cosine and sine of that row and of `i`.
+///
+/// Queries and keys are turned once where they are made, before they are rounded, so that an attention reads them as they
+/// lie.
+pub struct Turn<'a, A> {
+    /// `[rows, head_dim]`, `(cos, sin)` of each pair beside each other, as the pair itself is.
+    pub angles: &'a A,
+    /// Width of a head, even.
+    pub head_dim: usize,
+    /// Columns of the output that turn, the first ones: a multiple of `head_dim`.
+    pub columns: usize,
+}
+
+impl<A> Turn<'_, A> {
+    /// Asserts what is said above, of an output of `n` columns.
+    pub(crate) fn check(&self, n: usize) {
+        let Self { head_dim, columns, .. } = *self;
+        assert!(head_dim > 0 && head_dim % 2 == 0, "a rotary embedding turns pairs; the head's width is {head_dim}");
+        assert!(columns % head_dim == 0 && columns <= n, "{columns} of {n} columns turn, in heads of {head_dim}");
+    }
+}
+
+impl<A> Clone for Turn<'_, A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<A> Copy for Turn<'_, A> {}
 
 /// A weight matrix `[n, k]` with its bias.
 pub struct Linear<O: Ops> {
@@ -120,16 +158,6 @@ pub struct Norm<O: Ops> {
     pub width: usize,
 }
 
-/// Rotary table: pairs `(2i, 2i+1)` of each head turn by the angle of the token and of `i`.
-pub struct Rope<A> {
-    /// `[tokens, head_dim / 2]`.
-    pub cos: A,
-    /// `[tokens, head_dim / 2]`.
-    pub sin: A,
-    /// Rows of the tables: tokens of one window, or of the whole grid.
-    pub tokens: usize,
-}
-
 /// Which keys a query sees.
 pub enum Pattern<'a, A> {
     /// All.
@@ -148,10 +176,8 @@ pub enum Pattern<'a, A> {
         width: usize,
         /// Side of a window.
         size: usize,
-        /// Key of a padded position (before the rotary turn), one row of `heads·head_dim`.
-        pad_k: View<'a, A>,
-        /// Value of a padded position, likewise.
-        pad_v: View<'a, A>,
+        /// What padded positions hold; `None` where the grid is a multiple of the window.
+        padding: Option<Padding<'a, A>>,
     },
     /// All, with an additive bias from a box per query (upstream's `_get_rpb_matrix`): for query `q ≥ first` and the
     /// key at `(y, x)` of the grid, head `h`, `bias = by[q - first, y, h] + bx[q - first, x, h]`; queries before
@@ -170,7 +196,23 @@ pub enum Pattern<'a, A> {
     },
 }
 
-/// One multi-head attention, `o = softmax(rope(q)·rope(k)ᵀ·scale + bias)·v` for each head.
+/// Keys and values of the positions of windows that hang over the grid.
+pub struct Padding<'a, A> {
+    /// `[size², heads·head_dim]`: a key for each position of a window, since a rotary turn makes them differ.
+    pub k: View<'a, A>,
+    /// The value of all of them, one row of `heads·head_dim`.
+    pub v: View<'a, A>,
+}
+
+impl<A> Clone for Padding<'_, A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<A> Copy for Padding<'_, A> {}
+
+/// One multi-head attention, `o = softmax(q·kᵀ·scale + bias)·v` for each head.
 pub struct Attention<'a, A> {
     /// Heads; head `h` owns columns `h·head_dim ..` of `q`, `k`, `v` and `o`.
     pub heads: usize,
@@ -182,8 +224,6 @@ pub struct Attention<'a, A> {
     pub keys: usize,
     /// Multiplies the scores; `1/√head_dim`.
     pub scale: f32,
-    /// Rotary embedding of `q` and `k`; its tokens are those of a window for [`Pattern::Windows`], all otherwise.
-    pub rope: Option<&'a Rope<A>>,
     /// Which keys a query sees.
     pub pattern: Pattern<'a, A>,
 }
@@ -192,7 +232,7 @@ impl<A> Attention<'_, A> {
     /// Plain attention between `queries` and `keys`, scaled by `1/√head_dim`.
     pub fn full(heads: usize, head_dim: usize, queries: usize, keys: usize) -> Self {
         let scale = 1.0 / (head_dim as f32).sqrt();
-        Self { heads, head_dim, queries, keys, scale, rope: None, pattern: Pattern::Full }
+        Self { heads, head_dim, queries, keys, scale, pattern: Pattern::Full }
     }
 }
 
@@ -221,7 +261,7 @@ impl<'a, O: Ops> Projected<'a, O> {
         'a: 'b,
     {
         let Some((x, by)) = self.from else { return Ok(self.add.expect("rows to attend with or to")) };
-        ops.linear(x, by, rows, Epilogue { add: self.add, act: Activation::None }, to)?;
+        ops.linear(x, by, rows, Epilogue { add: self.add, ..Epilogue::NONE }, to)?;
         Ok(View::new(to, by.n))
     }
 }
@@ -241,7 +281,7 @@ pub fn attend_in_steps<O: Ops>(
     let k = k.rows(ops, spec.keys, made_k)?;
     let v = v.rows(ops, spec.keys, made_v)?;
     ops.attention(q, k, v, spec, heads)?;
-    ops.linear(View::new(heads, o.k), o, spec.queries, Epilogue { add: residual, act: Activation::None }, y)
+    ops.linear(View::new(heads, o.k), o, spec.queries, Epilogue { add: residual, ..Epilogue::NONE }, y)
 }
 
 /// The operations. Formulas use `y` for the output; shapes are in brackets.

@@ -10,28 +10,29 @@ enum : u32 { ACT_NONE = 0, ACT_GELU = 1, ACT_RELU = 2 };
 /// Attention: queries, keys, values, output.
 enum : u32 { HALF_X = 1, HALF_W = 2, HALF_ADD = 4, HALF_Y = 8 };
 
-/// `y[m, n] = act(x · wᵀ + bias + add)`.
+/// `y[m, n] = turn(act(x · wᵀ + bias + add))`.
 struct GemmArgs {
     const void* x;      // rows of k, ldx apart; conv3x3: pixels [height·width, channels]
     const void* w;      // [n, k], rows ldw apart: bf16, or f32 for the checking precision; activations for a dot
     const float* bias;  // [n] or null
     const void* add;    // rows like y's, ld_add apart, or null
     void* y;
+    const float* angles;  // [m, head_dim], cosine and sine of each pair of columns, or null
     u32 m, n, k, ldx, ldw, ld_add;
     u32 act;
     u32 height, width;  // convolutions: the input's grid
     u32 channels;       // conv3x3: input channels; deconv2x2: output channels
+    u32 turned, head_dim;  // how many of the first columns turn, in heads of this width
     u32 half, reserved;
 };
 
 /// Which keys a query sees; the numbers are the order of `Pattern`'s variants.
 enum : u32 { SEE_ALL = 0, SEE_CAUSAL = 1, SEE_WINDOW = 2, SEE_BOXES = 3 };
 
-/// `y = softmax(rope(q)·rope(k)ᵀ·scale + bias)·v`; grid: blocks of queries, heads, windows.
+/// `y = softmax(q·kᵀ·scale + bias)·v`; grid: blocks of queries, heads, windows.
 struct AttentionArgs {
     const void *q, *k, *v;           // rows of heads·head_dim, ld? apart
-    const float *cos, *sin;          // [tokens, head_dim / 2] or null
-    const float *pad_k, *pad_v;      // [heads·head_dim], windows only
+    const float *pad_k, *pad_v;      // rows of heads·head_dim: keys of a window's positions, ld_pad apart, and one value
     const float *by, *bx;            // [queries - first, height or width, heads], boxes only
     void* y;                         // [queries, heads·head_dim]
     float* partial;                  // where keys are split: [splits, heads, queries, 2 + head_dim], see attention_bf16.cu
@@ -41,7 +42,7 @@ struct AttentionArgs {
     u32 pattern, height, width, size, first;
     u32 splits;
     float scale;
-    u32 half, reserved;
+    u32 half, ld_pad;
 };
 
 struct NormArgs {
@@ -93,8 +94,8 @@ struct CutArgs {
     u32 reserved;
 };
 
-static_assert(sizeof(GemmArgs) == 88, "as in src/cuda/arguments.rs");
-static_assert(sizeof(AttentionArgs) == 152, "as in src/cuda/arguments.rs");
+static_assert(sizeof(GemmArgs) == 104, "as in src/cuda/arguments.rs");
+static_assert(sizeof(AttentionArgs) == 136, "as in src/cuda/arguments.rs");
 static_assert(sizeof(NormArgs) == 72, "as in src/cuda/arguments.rs");
 static_assert(sizeof(RowsArgs) == 48, "as in src/cuda/arguments.rs");
 static_assert(sizeof(PictureArgs) == 56, "as in src/cuda/arguments.rs");

@@ -42,34 +42,61 @@ template <bool Deconv> DEVICE Place place(const GemmArgs& a, u32 i, u32 j) {
     return p;
 }
 
-/// Writes element `(i, j)` of a product.
-template <bool Deconv> DEVICE void finish(const GemmArgs& a, u32 i, u32 j, float sum) {
-    if (i >= a.m || j >= a.n) return;
+/// Element `(i, j)` of a product before the turn.
+template <bool Deconv> DEVICE float finished(const GemmArgs& a, u32 i, u32 j, float sum) {
     const Place p = place<Deconv>(a, i, j);
     if (a.bias) sum += a.bias[j];
     if (a.add) sum += load(a.add, p.row * a.ld_add + p.column, a.half & HALF_ADD);
-    store(a.y, p.row * p.width + p.column, a.half & HALF_Y, activate(a.act, sum));
+    return activate(a.act, sum);
 }
 
-/// Whether elements in an even and the next column can be finished together: the same for all of a product.
+/// Turns a pair of columns by `angle`, its cosine and sine.
+DEVICE void turn_pair(const float2& angle, float& x, float& y) {
+    const float before = x;
+    x = before * angle.x - y * angle.y;
+    y = y * angle.x + before * angle.y;
+}
+
+/// Whether elements in an even and the next column lie together, in y and in what is added: the same for all of a product.
 template <bool Deconv> DEVICE bool in_pairs(const GemmArgs& a) {
     const u32 width = Deconv ? a.channels : a.n;
     return width % 2 == 0 && (!a.add || in_groups(a.add, a.ld_add, a.half & HALF_ADD, 2));
 }
 
-/// Elements `(i, j)` and `(i, j + 1)`, where `in_pairs`; `j` is even.
-template <bool Deconv> DEVICE void finish2(const GemmArgs& a, u32 i, u32 j, float x, float y) {
+/// Writes elements `(i, j)` and `(i, j + 1)` of a product, as far as they are there; `j` is even, and `pairs` is
+/// `in_pairs`.
+template <bool Deconv> DEVICE void finish2(const GemmArgs& a, u32 i, u32 j, float x, float y, bool pairs) {
     if (i >= a.m || j >= a.n) return;
     const Place p = place<Deconv>(a, i, j);
-    if (a.bias) {
-        const float2 bias = *reinterpret_cast<const float2*>(a.bias + j);
-        x += bias.x;
-        y += bias.y;
+    const bool second = j + 1 < a.n;
+    if (pairs) {
+        if (a.bias) {
+            const float2 bias = *reinterpret_cast<const float2*>(a.bias + j);
+            x += bias.x;
+            y += bias.y;
+        }
+        if (a.add) {
+            const float2 add = load2(a.add, p.row * a.ld_add + p.column, a.half & HALF_ADD);
+            x += add.x;
+            y += add.y;
+        }
+        x = activate(a.act, x);
+        y = activate(a.act, y);
+    } else {
+        x = finished<Deconv>(a, i, j, x);
+        if (second) y = finished<Deconv>(a, i, j + 1, y);
     }
-    if (a.add) {
-        const float2 add = load2(a.add, p.row * a.ld_add + p.column, a.half & HALF_ADD);
-        x += add.x;
-        y += add.y;
+    if (!Deconv && j < a.turned) {
+        const size_t angle = static_cast<size_t>(i) * a.head_dim + j % a.head_dim;
+        turn_pair(*reinterpret_cast<const float2*>(a.angles + angle), x, y);
     }
-    store2(a.y, p.row * p.width + p.column, a.half & HALF_Y, activate(a.act, x), activate(a.act, y));
+    if (pairs) {
+        store2(a.y, p.row * p.width + p.column, a.half & HALF_Y, x, y);
+    } else {
+        store(a.y, p.row * p.width + p.column, a.half & HALF_Y, x);
+        if (second) {
+            const Place q = place<Deconv>(a, i, j + 1);
+            store(a.y, q.row * q.width + q.column, a.half & HALF_Y, y);
+        }
+    }
 }

@@ -11,19 +11,13 @@ struct TmaGemmArgs {
     GemmArgs gemm;
 };
 
-/// Attention of heads of 64: where `split_heads_sm90a` leaves its operands.
-struct SplitArgs {
-    AttentionArgs attention;
-    void *q, *k, *v;
-};
-
-/// And how they are read: `[windows · heads, tokens, 64]`, boxes of the tile's tokens.
+/// Attention of heads of 64: `[height, width, heads·64]`, boxes of whole rows of a window; without windows
+/// `[1, tokens, heads·64]`, boxes of the tile's tokens.
 struct TmaAttentionArgs {
     TensorMap q, k, v;
     AttentionArgs attention;
     u32 windows, reserved;
 };
 
-static_assert(sizeof(SplitArgs) == 176, "as in src/cuda/tensor_map.rs");
 static_assert(sizeof(TmaAttentionArgs) == 576, "as in src/cuda/tensor_map.rs");
 static_assert(sizeof(TmaGemmArgs) == 384, "as in src/cuda/tensor_map.rs");

@@ -16,7 +16,7 @@ use super::isa::Isa;
 use super::pool::Pool;
 use super::simd::{Kernel, Simd};
 pub use folded::attend;
-use pack::{PackKeys, PackValues, turn};
+use pack::{PackKeys, PackValues};
 
 /// Queries of a task: a multiple of every tile's rows. With a block of keys the scores take 104 KiB of L2, and a packed
 /// panel of keys, read from L2 or L3, serves all of them.
@@ -28,13 +28,13 @@ const ROWS: usize = 64;
 /// Fewest elements of a task that packs: some microseconds.
 const PACKED: usize = 1 << 13;
 
-/// [`crate::ops::Rope`] by its values.
+/// [`crate::ops::Padding`] by its values.
 #[derive(Clone, Copy)]
-pub struct Turn<'a> {
-    /// `[tokens, head_dim / 2]`.
-    pub cos: &'a [f32],
-    /// `[tokens, head_dim / 2]`.
-    pub sin: &'a [f32],
+pub struct Pad<'a> {
+    /// `[size², heads·head_dim]`.
+    pub k: Strided<'a>,
+    /// `[heads·head_dim]`.
+    pub v: &'a [f32],
 }
 
 /// [`crate::ops::Pattern`] by its values.
@@ -45,15 +45,7 @@ pub enum Keys<'a> {
     /// None after the query.
     Causal,
     /// Those of the query's window.
-    Windows {
-        height: usize,
-        width: usize,
-        size: usize,
-        /// `[heads·head_dim]`.
-        pad_k: &'a [f32],
-        /// `[heads·head_dim]`.
-        pad_v: &'a [f32],
-    },
+    Windows { height: usize, width: usize, size: usize, padding: Option<Pad<'a>> },
     /// All, biased by the query's box.
     Boxes { height: usize, width: usize, first: usize, by: &'a [f32], bx: &'a [f32] },
 }
@@ -69,7 +61,6 @@ pub struct Spec<'a> {
     pub queries: usize,
     pub keys: usize,
     pub scale: f32,
-    pub turn: Option<Turn<'a>>,
     pub pattern: Keys<'a>,
 }
 
@@ -146,9 +137,8 @@ pub fn attention(pool: &Pool, isa: Isa, spec: Spec<'_>, y: &mut [f32]) {
     let (packed_values, outputs) = memory.split_at_mut(pairs * value_size);
     let share = |units: usize, len: usize| units.div_ceil(8 * pool.threads()).max(PACKED.div_ceil(len));
     let panels = share(packed_keys.len() / (nr * dim), nr * dim);
-    let turned = if spec.turn.is_some() { nr * dim } else { 0 };
-    pool.for_each_with(turned, packed_keys.chunks_mut(panels * nr * dim).enumerate(), |turned, (i, to)| {
-        isa.run(PackKeys { shared: &shared, first: i * panels, turned, to });
+    pool.for_each(packed_keys.chunks_mut(panels * nr * dim).enumerate(), |(i, to)| {
+        isa.run(PackKeys { shared: &shared, first: i * panels, to });
     });
     let rows = share(packed_values.len() / nr, nr);
     pool.for_each(packed_values.chunks_mut(rows * nr).enumerate(), |(i, to)| {
@@ -232,15 +222,14 @@ impl Shared<'_> {
         (window, y % size * self.grid.window(window).inside + x % size)
     }
 
-    /// Row of `q` and row of the rotary table of a window's query.
-    fn query(&self, window: usize, query: usize) -> (usize, usize) {
-        let Keys::Windows { width, size, .. } = self.spec.pattern else { return (query, query) };
+    /// Row of `q` of a window's query.
+    fn query(&self, window: usize, query: usize) -> usize {
+        let Keys::Windows { width, .. } = self.spec.pattern else { return query };
         let w = self.grid.window(window);
-        let (y, x) = (query / w.inside, query % w.inside);
-        ((w.top + y) * width + w.left + x, y * size + x)
+        (w.top + query / w.inside) * width + w.left + query % w.inside
     }
 
-    /// Row of `k` and `v` of a window's key, `None` for padding. Its row of the rotary table is `key` itself.
+    /// Row of `k` and `v` of a window's key, `None` for padding.
     fn key(&self, window: usize, key: usize) -> Option<usize> {
         let Keys::Windows { height, width, size, .. } = self.spec.pattern else { return Some(key) };
         let w = self.grid.window(window);
@@ -281,9 +270,11 @@ impl Kernel for Block<'_> {
         let queries: &mut [Row] = &mut queries.as_chunks_mut().0[..tiles];
         for (i, to) in queries.iter_mut().enumerate() {
             if i < task.count {
-                let (row, token) = shared.query(task.window, task.first + i);
+                let row = shared.query(task.window, task.first + i);
                 let q = &spec.q.row(row, (task.head + 1) * dim)[task.head * dim..];
-                turn(s, q, spec.turn, token, spec.scale, &mut to[..dim]);
+                for j in (0..dim).step_by(S::LANES) {
+                    s.store_head(s.mul(s.load_head(&q[j..]), s.splat(spec.scale)), &mut to[j..dim]);
+                }
             } else {
                 to[..dim].fill(0.0);
             }

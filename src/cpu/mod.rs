@@ -38,10 +38,10 @@ pub use isa::Isa;
 
 use crate::error::Result;
 use crate::image::{ImageView, resize};
-use crate::ops::{Activation, Attention, Cut, Epilogue, Linear, Norm, Ops, Pattern, Projected, View, timed};
+use crate::ops::{Activation, Attention, Cut, Epilogue, Linear, Norm, Ops, Padding, Pattern, Projected, View, timed};
 use crate::weights::HostTensor;
-use attention::{Keys, Spec, Turn};
-use gemm::{After, Columns, Rows, Stored, Strided};
+use attention::{Keys, Pad, Spec};
+use gemm::{After, Columns, Rows, Stored, Strided, Turn};
 use memory::Memory;
 use pool::Pool;
 pub use pool::physical_cores;
@@ -154,9 +154,14 @@ fn contiguous(x: &Buffer, width: usize) -> Strided<'_> {
     Strided { data: &x.0, offset: 0, stride: width }
 }
 
-/// What follows the sums of a layer.
-fn after<'a>(l: &'a Linear<CpuOps>, ep: Epilogue<'a, Buffer>) -> After<'a> {
-    After { bias: l.b.as_ref().map(|b| &b.0[..l.n]), add: ep.add.map(strided), act: ep.act }
+/// What follows the sums of a layer with `m` rows.
+fn after<'a>(l: &'a Linear<CpuOps>, m: usize, ep: Epilogue<'a, Buffer>) -> After<'a> {
+    let turn = ep.turn.map(|turn| {
+        turn.check(l.n);
+        let crate::ops::Turn { angles, head_dim, columns } = turn;
+        Turn { angles: &angles.0[..m * head_dim], head_dim, columns }
+    });
+    After { bias: l.b.as_ref().map(|b| &b.0[..l.n]), add: ep.add.map(strided), act: ep.act, turn }
 }
 
 /// The parameters of a norm.
@@ -224,7 +229,7 @@ impl Ops for CpuOps {
         ep: Epilogue<'_, Buffer>,
         y: &mut Buffer,
     ) -> Result<()> {
-        self.layer(&strided(x), l, m, after(l, ep), y)
+        self.layer(&strided(x), l, m, after(l, m, ep), y)
     }
 
     fn dot(
@@ -245,7 +250,7 @@ impl Ops for CpuOps {
     fn conv3x3(&self, x: &Buffer, l: &Linear<Self>, h: usize, w: usize, y: &mut Buffer) -> Result<()> {
         assert!(l.k.is_multiple_of(9), "a 3 x 3 kernel of {} weights", l.k);
         let rows = conv::Neighbours { x: &x.0, height: h, width: w, channels: l.k / 9 };
-        self.layer(&rows, l, h * w, after(l, Epilogue::NONE), y)
+        self.layer(&rows, l, h * w, after(l, h * w, Epilogue::NONE), y)
     }
 
     fn deconv2x2(
@@ -259,9 +264,10 @@ impl Ops for CpuOps {
     ) -> Result<()> {
         assert_eq!((l.w.n, l.w.k), (l.n, l.k), "a layer's matrix");
         assert!(l.n.is_multiple_of(4), "a 2 x 2 kernel of {} outputs", l.n);
+        assert!(ep.turn.is_none(), "a transposed convolution has no rotary turn");
         let y = y.output(h * w * l.n)?;
         let dims = (h, w, l.k, l.n / 4);
-        conv::deconv2x2(&self.pool, self.isa, contiguous(x, l.k), &l.w, dims, after(l, ep), y);
+        conv::deconv2x2(&self.pool, self.isa, contiguous(x, l.k), &l.w, dims, after(l, h * w, ep), y);
         Ok(())
     }
 
@@ -281,23 +287,16 @@ impl Ops for CpuOps {
                 assert_eq!(queries, keys, "causal attention");
                 Keys::Causal
             }
-            Pattern::Windows { height, width: columns, size, pad_k, pad_v } => Keys::Windows {
-                height,
-                width: columns,
-                size,
-                pad_k: strided(pad_k).row(0, width),
-                pad_v: strided(pad_v).row(0, width),
-            },
+            Pattern::Windows { height, width: columns, size, padding } => {
+                let padding = padding.map(|Padding { k, v }| Pad { k: strided(k), v: strided(v).row(0, width) });
+                Keys::Windows { height, width: columns, size, padding }
+            }
             Pattern::Boxes { height, width, first, by, bx } => {
                 Keys::Boxes { height, width, first, by: &by.0, bx: &bx.0 }
             }
         };
-        let turn = spec.rope.map(|rope| {
-            let len = rope.tokens * (head_dim / 2);
-            Turn { cos: &rope.cos.0[..len], sin: &rope.sin.0[..len] }
-        });
         let (q, k, v) = (strided(q), strided(k), strided(v));
-        let spec = Spec { q, k, v, heads, head_dim, queries, keys, scale, turn, pattern };
+        let spec = Spec { q, k, v, heads, head_dim, queries, keys, scale, pattern };
         attention::attention(&self.pool, self.isa, spec, y.output(queries * width)?);
         Ok(())
     }

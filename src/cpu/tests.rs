@@ -97,7 +97,7 @@ fn transposed_convolution_by_definition() {
             }
             let add = buffer(&add);
             let view = View { buf: &add, offset: 1, stride: cout + 2 };
-            let ep = Epilogue { add: Some(view), act: Activation::Relu };
+            let ep = Epilogue { act: Activation::Relu, ..Epilogue::add(view) };
             let mut y = Buffer::default();
             let l = layer(&ops, &weights, Some(&bias), 4 * cout, cin);
             ops.deconv2x2(&buffer(&x), &l, h, w, ep, &mut y).unwrap();
@@ -113,7 +113,7 @@ fn linear_takes_views_and_epilogues() {
         let l = layer(&ops, &w, Some(&b), 5, 6);
         let view = View { buf: &x, offset: 4, stride: 9 };
         let skip = View::skip(&x, 2, 5);
-        let ep = Epilogue { add: Some(skip), act: Activation::Relu };
+        let ep = Epilogue { act: Activation::Relu, ..Epilogue::add(skip) };
         let mut y = Buffer::default();
         ops.linear(view, &l, 20, ep, &mut y).unwrap();
         let mut want = Vec::new();

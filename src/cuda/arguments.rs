@@ -25,12 +25,15 @@ macro_rules! arguments {
 
 arguments! {
     /// Matrix products and convolutions.
-    GemmArgs { x, w, bias, add, y; m, n, k, ldx, ldw, ld_add, act, height, width, channels, half, reserved; ; }
+    GemmArgs {
+        x, w, bias, add, y, angles;
+        m, n, k, ldx, ldw, ld_add, act, height, width, channels, turned, head_dim, half, reserved; ;
+    }
     /// Attention.
     AttentionArgs {
-        q, k, v, cos, sin, pad_k, pad_v, by, bx, y, partial;
+        q, k, v, pad_k, pad_v, by, bx, y, partial;
         ldq, ldk, ldv, heads, head_dim, queries, keys, pattern, height, width, size, first, splits; scale;
-        half, reserved
+        half, ld_pad
     }
     /// Layer and group norm.
     NormArgs { x, gamma, beta, y, partial; rows, width, ldx, act, groups, chunks; eps; half }
@@ -46,8 +49,8 @@ arguments! {
     }
 }
 
-const _: () = assert!(size_of::<GemmArgs>() == 88);
-const _: () = assert!(size_of::<AttentionArgs>() == 152);
+const _: () = assert!(size_of::<GemmArgs>() == 104);
+const _: () = assert!(size_of::<AttentionArgs>() == 136);
 const _: () = assert!(size_of::<NormArgs>() == 72);
 const _: () = assert!(size_of::<RowsArgs>() == 48);
 const _: () = assert!(size_of::<PictureArgs>() == 56);

@@ -3,25 +3,43 @@
 use super::arguments::{AttentionArgs, HALF_ADD, HALF_W, HALF_X, HALF_Y, dim};
 use super::functions::Hopper;
 use super::memory::{Act, rows, rows_f32};
-use super::tensor_map::{SplitArgs, TensorMap, TmaAttentionArgs};
+use super::tensor_map::{ALIGNMENT, TensorMap, TmaAttentionArgs};
 use super::{CudaOps, Precision};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ops::{Attention, Pattern, View};
+use crate::ops::{Attention, Padding, Pattern, View};
 
-/// Width of a head, queries and keys of a step, and tokens of a block of `split_heads` (kernels/attention_sm90a.cu).
+/// Width of a head, and queries and keys of a step of Hopper's kernel (kernels/attention_sm90a.cu).
 const WIDTH: usize = 64;
 const QUERIES: usize = 192;
 const KEYS: usize = 96;
-const SPLIT: usize = 32;
 
-/// Hopper's kernels where they fit and are the faster ones: their tiles are so large that few of them leave
-/// multiprocessors without work, and half of the multiprocessors are enough to win over mma.sync.
+/// Fewest of the queries of a tile that must be there.
+const LEAST: usize = QUERIES / 2;
+
+/// Hopper's kernel where it fits and is the faster one.
+///
+/// It reads rows of bf16 at aligned addresses, tokens as they follow each other or whole rows of windows that do not hang
+/// over the grid. Its tiles are so large that few of them leave multiprocessors without work, and half of the
+/// multiprocessors are enough to win over mma.sync, as are half of the tiles' queries.
 fn hopper<'a>(ops: &'a CudaOps, args: &AttentionArgs, windows: usize) -> Option<&'a Hopper> {
     let kernels = ops.functions.hopper.as_ref()?;
-    let tiles = (args.queries as usize).div_ceil(QUERIES) * args.heads as usize * windows;
-    let seen = matches!(args.pattern, 0 | 2);
-    let fits = ops.precision == Precision::Bf16 && args.head_dim as usize == WIDTH && seen;
-    (fits && tiles > 0 && 2 * tiles >= ops.processors).then_some(kernels)
+    let [queries, size, height, width] = [args.queries, args.size, args.height, args.width].map(|n| n as usize);
+    let blocks = queries.div_ceil(QUERIES);
+    let tiles = blocks * args.heads as usize * windows;
+    let seen = match args.pattern {
+        0 => true,
+        2 => {
+            let whole = height.is_multiple_of(size) && width.is_multiple_of(size) && KEYS.is_multiple_of(size);
+            whole && queries >= blocks * LEAST
+        }
+        _ => false,
+    };
+    let aligned = [(args.q, args.ldq), (args.k, args.ldk), (args.v, args.ldv)].iter().all(|&(address, ld)| {
+        address.is_multiple_of(ALIGNMENT as u64) && (ld as usize * size_of::<half::bf16>()).is_multiple_of(ALIGNMENT)
+    });
+    let half = HALF_X | HALF_W | HALF_ADD;
+    let fits = ops.precision == Precision::Bf16 && args.head_dim as usize == WIDTH && args.half & half == half;
+    (fits && aligned && seen && tiles > 0 && 2 * tiles >= ops.processors).then_some(kernels)
 }
 
 /// Keys of a step of the kernels for Ampere (kernels/attention_bf16.cu).
@@ -39,27 +57,22 @@ fn splits(ops: &CudaOps, args: &AttentionArgs, tiles: usize) -> usize {
     steps.div_ceil(steps.div_ceil(wanted))
 }
 
-/// Bytes of the heads of queries, keys and values, apart.
-fn split_bytes(args: &AttentionArgs, windows: usize) -> [usize; 3] {
-    let rows = windows * args.heads as usize;
-    [args.queries, args.keys, args.keys].map(|tokens| rows * tokens as usize * WIDTH * size_of::<half::bf16>())
-}
-
-/// Enqueues Hopper's two steps, with the heads split to `behind`.
-fn launch_hopper(ops: &CudaOps, kernels: &Hopper, attention: AttentionArgs, windows: usize, behind: u64) -> Result<()> {
-    let [q_bytes, k_bytes, _] = split_bytes(&attention, windows).map(|n| n as u64);
-    let (q, k, v) = (behind, behind + q_bytes, behind + q_bytes + k_bytes);
-    let [queries, keys, heads] = [attention.queries, attention.keys, attention.heads].map(|n| n as usize);
-    let grid = [queries.max(keys).div_ceil(SPLIT), heads, windows];
-    ops.device.launch(&kernels.split_heads, grid, &SplitArgs { attention, q, k, v })?;
-    let map = |address, tokens, rows: usize| {
-        let lengths = [WIDTH, tokens, heads * windows];
-        TensorMap::new(address, lengths, [WIDTH, tokens * WIDTH], [rows as u32, 1])
+/// Enqueues Hopper's kernel, whose maps are of the rows as they lie: a box is 64 columns of a tile's tokens.
+fn launch_hopper(ops: &CudaOps, kernels: &Hopper, attention: AttentionArgs, windows: usize) -> Result<()> {
+    let a = &attention;
+    let [queries, heads, size] = [a.queries, a.heads, a.size].map(|n| n as usize);
+    let map = |address, ld: u32, tokens: u32, tile: usize| {
+        let ([width, height], boxes) = match size {
+            0 => ([tokens as usize, 1], [tile, 1]),
+            _ => ([a.width as usize, a.height as usize], [size, tile / size]),
+        };
+        let lengths = [heads * WIDTH, width, height];
+        TensorMap::new(address, lengths, [ld as usize, width * ld as usize], boxes.map(|n| n as u32))
     };
     let args = TmaAttentionArgs {
-        q: map(q, queries, QUERIES)?,
-        k: map(k, keys, KEYS)?,
-        v: map(v, keys, KEYS)?,
+        q: map(a.q, a.ldq, a.queries, QUERIES)?,
+        k: map(a.k, a.ldk, a.keys, KEYS)?,
+        v: map(a.v, a.ldv, a.keys, KEYS)?,
         attention,
         windows: dim(windows),
         ..TmaAttentionArgs::default()
@@ -103,13 +116,19 @@ pub(super) fn attention(
             assert_eq!(queries, keys, "queries and keys of a causal attention");
             args.pattern = 1;
         }
-        Pattern::Windows { height, width, size, pad_k, pad_v } => {
+        Pattern::Windows { height, width, size, padding } => {
             assert!(size > 0, "a window has a size");
             assert_eq!((queries, keys), (height * width, height * width), "tokens of a grid {height}×{width}");
             args.pattern = 2;
             (args.height, args.width, args.size) = (dim(height), dim(width), dim(size));
             (args.queries, args.keys) = (dim(size * size), dim(size * size));
-            (args.pad_k, args.pad_v) = (rows_f32(pad_k, 1, columns), rows_f32(pad_v, 1, columns));
+            if let Some(Padding { k, v }) = padding {
+                (args.pad_k, args.ld_pad) = (rows_f32(k, size * size, columns), dim(k.stride));
+                args.pad_v = rows_f32(v, 1, columns);
+            } else {
+                let whole = height.is_multiple_of(size) && width.is_multiple_of(size);
+                assert!(whole, "windows of {size} hang over a grid {height}×{width} and have padding");
+            }
             windows = height.div_ceil(size) * width.div_ceil(size);
         }
         Pattern::Boxes { height, width, first, by, bx } => {
@@ -120,13 +139,6 @@ pub(super) fn attention(
             args.by = by.slice((queries - first) * height * heads);
             args.bx = bx.slice((queries - first) * width * heads);
         }
-    }
-    if let Some(rope) = spec.rope {
-        assert_eq!(d % 2, 0, "a rotary embedding turns pairs; the head's width is {d}");
-        assert_eq!(queries, keys, "queries and keys of a rotary attention");
-        assert_eq!(rope.tokens, args.keys as usize, "tokens of the rotary table");
-        args.cos = rope.cos.slice(rope.tokens * (d / 2));
-        args.sin = rope.sin.slice(rope.tokens * (d / 2));
     }
     let kernels = match ops.precision {
         Precision::F32 => &ops.functions.attention_f32,
@@ -139,9 +151,8 @@ pub(super) fn attention(
     let hopper = hopper(ops, &args, windows);
     let shares = splits(ops, &args, grid[0] * heads);
     let extra = match hopper {
-        Some(_) => split_bytes(&args, windows).iter().sum(),
         None if shares > 1 => shares * heads * queries * (2 + d) * size_of::<f32>(),
-        None => 0,
+        _ => 0,
     };
     let (to, behind) = y.output_with(ops, queries * columns, extra)?;
     args.y = to.address;
@@ -150,7 +161,7 @@ pub(super) fn attention(
         return Ok(());
     }
     if let Some(kernels) = hopper {
-        return launch_hopper(ops, kernels, args, windows, behind);
+        return launch_hopper(ops, kernels, args, windows);
     }
     if shares > 1 {
         (args.splits, args.partial) = (dim(shares), behind);

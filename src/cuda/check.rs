@@ -7,7 +7,7 @@
 
 use super::{CudaOps, Precision};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ops::{Activation, Attention, Epilogue, Linear, Norm, Ops, Pattern, Rope, View};
+use crate::ops::{Activation, Attention, Epilogue, Linear, Norm, Ops, Padding, Pattern, Turn, View};
 use crate::weights::HostTensor;
 
 /// Most that an element may be off, in units of the root of the mean square of its operation's results.
@@ -19,9 +19,8 @@ const SUMS: f64 = 1.0 / 8192.0;
 
 /// As [`SUMS`], of an attention in bf16.
 ///
-/// A probability is rounded, which moves it by `2⁻⁸/√3·0.74 = 1.7·10⁻³` of itself in the mean square, and so are turned
-/// queries and keys, which moves a score of standard deviation 1/3 by `√2·1.7·10⁻³/3 = 8·10⁻⁴`. Errors of the terms of an
-/// average are independent, as its terms are: together `1.9·10⁻³` of the results. This is eight of them.
+/// A probability is rounded, which moves it by `2⁻⁸/√3·0.74 = 1.7·10⁻³` of itself in the mean square. Errors of the terms
+/// of an average are independent, as its terms are: as much of the results. This is nine of them.
 const ATTENTION: f64 = 1.0 / 64.0;
 
 /// An operation's name and its results.
@@ -99,15 +98,13 @@ impl<O: Ops> Inputs<'_, O> {
         Ok(Norm { gamma: self.floats(width)?, beta: self.floats(width)?, eps: 1e-5, width })
     }
 
-    /// Turns by a third of the token for each pair of `d` columns, less and less.
-    fn rope(&mut self, tokens: usize, d: usize) -> Result<Rope<O::Act>> {
+    /// Turns by a third of the row for each pair of `d` columns, less and less.
+    fn angles(&mut self, rows: usize, d: usize) -> Result<O::Act> {
         let angle = |i: usize| (i / (d / 2)) as f32 / (3 + i % (d / 2)) as f32;
-        let table = |f: fn(f32) -> f32| -> Result<O::Act> {
-            let mut act = O::Act::default();
-            self.ops.upload(&(0..tokens * d / 2).map(|i| f(angle(i))).collect::<Vec<_>>(), &mut act)?;
-            Ok(act)
-        };
-        Ok(Rope { cos: table(f32::cos)?, sin: table(f32::sin)?, tokens })
+        let values: Vec<f32> = (0..rows * d / 2).flat_map(|i| [angle(i).cos(), angle(i).sin()]).collect();
+        let mut act = O::Act::default();
+        self.ops.upload(&values, &mut act)?;
+        Ok(act)
     }
 
     /// An attention of rows of queries, keys and values beside each other.
@@ -132,9 +129,14 @@ fn answers<O: Ops>(ops: &O) -> Result<Vec<Answer>> {
 
     let (m, n, k) = (193, 40, 72);
     let (x, add) = (i.operand(m * k)?, i.floats(m * n)?);
-    let ep = Epilogue { add: Some(View::new(&add, n)), act: Activation::Gelu };
+    let ep = Epilogue { act: Activation::Gelu, ..Epilogue::add(View::new(&add, n)) };
     ops.linear(View::new(&x, k), &i.layer(n, k)?, m, ep, &mut y)?;
     keep("a product", &y, m * n)?;
+    let (n, d) = (3 * 64, 64);
+    let angles = i.angles(m, d)?;
+    let ep = Epilogue::turn(Turn { angles: &angles, head_dim: d, columns: 2 * d });
+    ops.linear(View::new(&x, k), &i.layer(n, k)?, m, ep, &mut y)?;
+    keep("a turned product", &y, m * n)?;
 
     let (a, b) = (i.operand(3 * k)?, i.operand(70 * k)?);
     ops.dot(View::new(&a, k), 3, View::new(&b, k), 70, k, &mut y)?;
@@ -148,16 +150,20 @@ fn answers<O: Ops>(ops: &O) -> Result<Vec<Answer>> {
     keep("a transposed convolution", &y, 4 * h * w * n)?;
 
     let (heads, d, t) = (2, 64, 100);
-    let rope = i.rope(t, d)?;
-    i.attend(&Attention { rope: Some(&rope), ..Attention::full(heads, d, t, t) }, &mut y)?;
+    i.attend(&Attention::full(heads, d, t, t), &mut y)?;
     keep("an attention", &y, t * heads * d)?;
     i.attend(&Attention { pattern: Pattern::Causal, ..Attention::full(heads, d, t, t) }, &mut y)?;
     keep("a causal attention", &y, t * heads * d)?;
     let (height, width, size) = (3, 5, 4);
-    let (t, pads, rope) = (height * width, i.floats(2 * heads * d)?, i.rope(size * size, d)?);
-    let (pad_k, pad_v) = (View::new(&pads, heads * d), View::skip(&pads, 1, heads * d));
-    let pattern = Pattern::Windows { height, width, size, pad_k, pad_v };
-    i.attend(&Attention { rope: Some(&rope), pattern, ..Attention::full(heads, d, t, t) }, &mut y)?;
+    let (t, pads) = (height * width, i.floats((size * size + 1) * heads * d)?);
+    let padding = Padding { k: View::new(&pads, heads * d), v: View::skip(&pads, size * size, heads * d) };
+    let pattern = Pattern::Windows { height, width, size, padding: Some(padding) };
+    i.attend(&Attention { pattern, ..Attention::full(heads, d, t, t) }, &mut y)?;
+    keep("a padded windowed attention", &y, t * heads * d)?;
+    let (height, width, size) = (12, 24, 12);
+    let t = height * width;
+    let pattern = Pattern::Windows { height, width, size, padding: None };
+    i.attend(&Attention { pattern, ..Attention::full(heads, d, t, t) }, &mut y)?;
     keep("a windowed attention", &y, t * heads * d)?;
     // Keys for five steps, which are split.
     let (d, queries, first, height, width) = (32, 5, 1, 17, 17);

@@ -24,6 +24,11 @@ fn layer(l: &Linear<CudaOps>) -> GemmArgs {
 /// Adds the epilogue for an output `[count, width]`.
 fn finish(args: &mut GemmArgs, ep: Epilogue<'_, Act>, count: usize, width: usize) {
     args.act = number(ep.act);
+    if let Some(turn) = ep.turn {
+        turn.check(width);
+        args.angles = turn.angles.slice(count * turn.head_dim);
+        (args.turned, args.head_dim) = (dim(turn.columns), dim(turn.head_dim));
+    }
     if let Some(add) = ep.add {
         let found = rows(add, count, width);
         args.add = found.address;
@@ -53,13 +58,16 @@ enum Shape {
     Deconv2x2,
 }
 
+/// Width of the heads that Hopper's kernels turn.
+const HOPPER_HEAD: u32 = 64;
+
 /// The tile of y of Hopper's kernels, and the picture's rows and columns that a convolution's is (kernels/gemm_sm90a.cu).
 const HOPPER: [usize; 2] = [192, 256];
 const HOPPER_PIXELS: [usize; 2] = [8, 24];
 
 /// Enqueues a product on Hopper's kernels; false where there are none, or where they would not be the faster ones.
 ///
-/// They read operands of bf16 at aligned addresses, and write elements in pairs. Their tiles are so large that few of
+/// They read operands of bf16 at aligned addresses, write elements in pairs, and turn heads of 64. Their tiles are so large that few of
 /// them leave multiprocessors without work; since they compute at least twice as fast as mma.sync does, half of the
 /// multiprocessors are enough.
 fn hopper(ops: &CudaOps, shape: Shape, args: &GemmArgs) -> Result<bool> {
@@ -76,6 +84,7 @@ fn hopper(ops: &CudaOps, shape: Shape, args: &GemmArgs) -> Result<bool> {
         && (ld * 2).is_multiple_of(ALIGNMENT)
         && pitch.is_multiple_of(2)
         && (args.add == 0 || (args.ld_add.is_multiple_of(2) && args.add.is_multiple_of(add_pair)))
+        && (args.turned == 0 || args.head_dim == HOPPER_HEAD)
         && k > 0
         && (!matches!(shape, Shape::Conv3x3) || channels.is_multiple_of(64));
     let down = match shape {
@@ -188,6 +197,7 @@ pub(super) fn deconv2x2(
     y: &mut Act,
 ) -> Result<()> {
     assert_eq!(l.n % 4, 0, "outputs of a 2×2 transposed convolution, {}, are a multiple of 4", l.n);
+    assert!(ep.turn.is_none(), "a transposed convolution has no rotary turn");
     let from = x.whole(h * w * l.k);
     let mut args = GemmArgs {
         x: from.address,

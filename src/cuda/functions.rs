@@ -7,7 +7,7 @@ use cudarc::driver::sys;
 
 use super::arguments::{Arguments, AttentionArgs, BoxArgs, CutArgs, GemmArgs, NormArgs, PictureArgs, RowsArgs};
 use super::driver::Device;
-use super::tensor_map::{SplitArgs, TmaAttentionArgs, TmaGemmArgs};
+use super::tensor_map::{TmaAttentionArgs, TmaGemmArgs};
 use crate::error::Result;
 
 /// A kernel that takes `A`, with its threads per block and its shared memory.
@@ -96,7 +96,6 @@ pub struct Hopper {
     pub(super) gemm: Function<TmaGemmArgs>,
     pub(super) conv3x3: Function<TmaGemmArgs>,
     pub(super) deconv2x2: Function<TmaGemmArgs>,
-    pub(super) split_heads: Function<SplitArgs>,
     pub(super) attention: Function<TmaAttentionArgs>,
 }
 
@@ -108,7 +107,6 @@ impl Hopper {
             gemm: gemm("gemm_sm90a_192x256x64")?,
             conv3x3: gemm("conv3x3_sm90a_192x256x64")?,
             deconv2x2: gemm("deconv2x2_sm90a_192x256x64")?,
-            split_heads: Function::new(d, "split_heads_sm90a", 256, 0)?,
             // Rows of 64 bf16, of two tiles of 192 queries and four stages of 96 keys and values, and two barriers for
             // each (kernels/attention_sm90a.cu).
             attention: Function::new(

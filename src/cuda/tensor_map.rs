@@ -60,22 +60,10 @@ pub struct TmaGemmArgs {
     pub w: TensorMap,
     pub gemm: GemmArgs,
     /// Up to a multiple of the alignment.
-    pub reserved: [u32; 10],
+    pub reserved: [u32; 6],
 }
 
 impl Arguments for TmaGemmArgs {}
-
-/// Where the heads of an attention go, to be read through maps.
-#[repr(C)]
-#[derive(Clone, Copy, Default, Pod, Zeroable)]
-pub struct SplitArgs {
-    pub attention: AttentionArgs,
-    pub q: u64,
-    pub k: u64,
-    pub v: u64,
-}
-
-impl Arguments for SplitArgs {}
 
 /// An attention of operands behind maps.
 #[repr(C, align(64))]
@@ -87,11 +75,10 @@ pub struct TmaAttentionArgs {
     pub attention: AttentionArgs,
     pub windows: u32,
     /// Up to a multiple of the alignment.
-    pub reserved: [u32; 9],
+    pub reserved: [u32; 13],
 }
 
 impl Arguments for TmaAttentionArgs {}
 
-const _: () = assert!(size_of::<SplitArgs>() == 176);
 const _: () = assert!(size_of::<TmaAttentionArgs>() == 576);
 const _: () = assert!(size_of::<TmaGemmArgs>() == 384);

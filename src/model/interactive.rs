@@ -265,7 +265,7 @@ impl<O: Ops> Interactive<O> {
         ops.deconv2x2(&s.keys, &self.upscale1, grid, grid, skip, &mut s.map)?;
         let rows = 4 * grid * grid;
         ops.layer_norm(View::new(&s.map, d / 4), &self.upscale_norm, rows, Activation::Gelu, &mut s.map2)?;
-        let skip = Epilogue { add: Some(View::new(&image.s0, d / 8)), act: Activation::Gelu };
+        let skip = Epilogue { act: Activation::Gelu, ..Epilogue::add(View::new(&image.s0, d / 8)) };
         ops.deconv2x2(&s.map2, &self.upscale2, 2 * grid, 2 * grid, skip, &mut s.map)
     }
 

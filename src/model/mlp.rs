@@ -90,6 +90,6 @@ impl<O: Ops> Head<O> {
             std::mem::swap(&mut from, &mut to);
         }
         let input = if inner.is_empty() { x } else { View::new(from, last.k) };
-        ops.linear(input, last, rows, Epilogue { add, act: Activation::None }, y)
+        ops.linear(input, last, rows, Epilogue { add, ..Epilogue::NONE }, y)
     }
 }

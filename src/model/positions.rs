@@ -3,36 +3,48 @@
 
 use std::f32::consts::TAU;
 
-/// Rotary tables of a `side × side` grid, cos and sin of `[side², head_dim / 2]` (`Sam3ViTRotaryEmbedding`).
+/// Rotary angles of a `side × side` grid, `[side², head_dim]`: cosine and sine of each pair (`Sam3ViTRotaryEmbedding`).
 ///
 /// The first half of a token's pairs turns with its column, the second with its row, both multiplied by `scale`; global
 /// layers scale their grid to a window's (`precompute_positions`).
-pub fn rope_table(side: usize, head_dim: usize, theta: f32, scale: f32) -> (Vec<f32>, Vec<f32>) {
+pub fn angles(side: usize, head_dim: usize, theta: f32, scale: f32) -> Vec<f32> {
     let quarter = head_dim / 4;
     let inv_freq: Vec<f32> = (0..quarter).map(|i| 1.0 / theta.powf((2 * i) as f32 / (head_dim / 2) as f32)).collect();
-    let mut cos = Vec::with_capacity(side * side * quarter * 2);
-    let mut sin = Vec::with_capacity(side * side * quarter * 2);
+    let mut out = Vec::with_capacity(side * side * quarter * 4);
     for y in 0..side {
         for x in 0..side {
             for position in [x as f32 * scale, y as f32 * scale] {
                 for f in &inv_freq {
-                    cos.push((position * f).cos());
-                    sin.push((position * f).sin());
+                    out.extend([(position * f).cos(), (position * f).sin()]);
                 }
             }
         }
     }
-    (cos, sin)
+    out
 }
 
-/// Position embeddings `[from², width]` repeated over a `to × to` grid, cut at its edge
-/// (`_tile_position_embeddings`).
-pub fn tile(embeddings: &[f32], from: usize, to: usize, width: usize) -> Vec<f32> {
+/// `row`, heads of the width of `angles` one after the other, turned by each row of `angles` (`apply_rotary_pos_emb_2d`).
+pub fn turns(row: &[f32], angles: &[f32], head_dim: usize) -> Vec<f32> {
+    let mut out = Vec::with_capacity(angles.len() / head_dim * row.len());
+    for angles in angles.chunks_exact(head_dim) {
+        for head in row.chunks_exact(head_dim) {
+            for (pair, angle) in head.as_chunks::<2>().0.iter().zip(angles.as_chunks::<2>().0) {
+                let ([a, b], [cos, sin]) = (*pair, *angle);
+                out.extend([a * cos - b * sin, b * cos + a * sin]);
+            }
+        }
+    }
+    out
+}
+
+/// Rows `[from², width]` repeated over a `to × to` grid, cut at its edge: position embeddings
+/// (`_tile_position_embeddings`), the rotary angles of windows.
+pub fn tile(rows: &[f32], from: usize, to: usize, width: usize) -> Vec<f32> {
     let mut out = Vec::with_capacity(to * to * width);
     for y in 0..to {
         for x in 0..to {
             let row = (y % from) * from + x % from;
-            out.extend_from_slice(&embeddings[row * width..][..width]);
+            out.extend_from_slice(&rows[row * width..][..width]);
         }
     }
     out
@@ -110,11 +122,19 @@ mod tests {
 
     #[test]
     fn rotary_table_turns_columns_first() {
-        let (cos, sin) = rope_table(2, 8, 10000.0, 1.0);
-        assert_eq!(cos.len(), 4 * 4);
+        let table = angles(2, 8, 10000.0, 1.0);
+        assert_eq!(table.len(), 4 * 8);
+        let of = |a: f32| [a.cos(), a.sin()];
         // Token 1 is (x 1, y 0): the first two pairs turn by 1 and 1/100, the last two stand.
-        assert_eq!(&sin[4..8], [1f32.sin(), 0.01f32.sin(), 0.0, 0.0]);
+        assert_eq!(&table[8..16], [of(1.0), of(0.01), of(0.0), of(0.0)].as_flattened());
         // Token 2 is (x 0, y 1).
-        assert_eq!(&sin[8..12], [0.0, 0.0, 1f32.sin(), 0.01f32.sin()]);
+        assert_eq!(&table[16..24], [of(0.0), of(0.0), of(1.0), of(0.01)].as_flattened());
+    }
+
+    #[test]
+    fn a_row_turns_by_each_angle() {
+        // Two heads of one pair, by a quarter and by a half.
+        let turned = turns(&[1.0, 2.0, 3.0, 4.0], &[0.0, 1.0, -1.0, 0.0], 2);
+        assert_eq!(turned, [-2.0, 1.0, -4.0, 3.0, -1.0, -2.0, -3.0, -4.0]);
     }
 }

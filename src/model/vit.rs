@@ -6,7 +6,7 @@ use crate::model::load::Loader;
 use crate::model::mlp::Mlp;
 use crate::model::positions;
 use crate::model::scratch::Scratch;
-use crate::ops::{Activation, Attention, Epilogue, Linear, Norm, Ops, Pattern, Rope, View};
+use crate::ops::{Activation, Attention, Epilogue, Linear, Norm, Ops, Padding, Pattern, Turn, View};
 use crate::weights::VisionConfig;
 
 /// `Sam3ViTModel`.
@@ -17,8 +17,10 @@ pub struct Vit<O: Ops> {
     position: O::Act,
     pre_norm: Norm<O>,
     layers: Vec<Layer<O>>,
-    rope_window: Rope<O::Act>,
-    rope_global: Rope<O::Act>,
+    /// Rotary angles of all tokens in layers with windows, `[t, head_dim]`.
+    angles_window: O::Act,
+    /// Of those without.
+    angles_global: O::Act,
 }
 
 /// `Sam3ViTLayer`.
@@ -30,6 +32,8 @@ struct Layer<O: Ops> {
     mlp: Mlp<O>,
     /// Attends over the whole grid instead of windows.
     global: bool,
+    /// Turned keys of padded positions, `[size², c]`, where windows hang over the grid.
+    pad_k: Option<O::Act>,
 }
 
 impl<O: Ops> Vit<O> {
@@ -39,19 +43,24 @@ impl<O: Ops> Vit<O> {
         let position = l.host(&format!("{p}.embeddings.position_embeddings"))?;
         let position = positions::tile(&position, config.pretrain_grid, grid, c);
         let head_dim = c / config.heads;
-        let rope = |side: usize, scale: f32| -> Result<Rope<O::Act>> {
-            let (cos, sin) = positions::rope_table(side, head_dim, config.rope_theta, scale);
-            Ok(Rope { cos: l.upload(&cos)?, sin: l.upload(&sin)?, tokens: side * side })
-        };
+        let size = config.window_size;
+        let window = positions::angles(size, head_dim, config.rope_theta, 1.0);
+        let global = positions::angles(grid, head_dim, config.rope_theta, size as f32 / grid as f32);
         let layer = |i: usize| -> Result<Layer<O>> {
             let p = format!("{p}.layers.{i}");
+            let global = config.global_layers.contains(&i);
+            let pad_k = (!global && grid % size != 0).then(|| {
+                let bias = l.host(&format!("{p}.attention.k_proj.bias"))?;
+                l.upload(&positions::turns(&bias, &window, head_dim))
+            });
             Ok(Layer {
                 norm1: l.norm(&format!("{p}.layer_norm1"), eps)?,
                 qkv: l.stacked(&format!("{p}.attention."), &["q_proj", "k_proj", "v_proj"])?,
                 proj: l.linear(&format!("{p}.attention.o_proj"))?,
                 norm2: l.norm(&format!("{p}.layer_norm2"), eps)?,
                 mlp: Mlp::load(l, &format!("{p}.mlp"), config.hidden_act)?,
-                global: config.global_layers.contains(&i),
+                global,
+                pad_k: pad_k.transpose()?,
             })
         };
         Ok(Self {
@@ -59,8 +68,8 @@ impl<O: Ops> Vit<O> {
             position: l.upload(&position)?,
             pre_norm: l.norm(&format!("{p}.layer_norm"), eps)?,
             layers: (0..config.layers).map(layer).collect::<Result<_>>()?,
-            rope_window: rope(config.window_size, 1.0)?,
-            rope_global: rope(grid, config.window_size as f32 / grid as f32)?,
+            angles_window: l.upload(&positions::tile(&window, size, grid, head_dim))?,
+            angles_global: l.upload(&global)?,
             config: config.clone(),
         })
     }
@@ -92,16 +101,17 @@ impl<O: Ops> Vit<O> {
         let (c, grid, size) = (cfg.hidden_size, cfg.grid(), cfg.window_size);
         let t = grid * grid;
         ops.layer_norm(View::new(&s.x, c), &layer.norm1, t, Activation::None, &mut s.h)?;
-        ops.linear(View::new(&s.h, c), &layer.qkv, t, Epilogue::NONE, &mut s.map2)?;
-        let full = Attention::full(cfg.heads, c / cfg.heads, t, t);
-        let spec = if layer.global {
-            Attention { rope: Some(&self.rope_global), ..full }
-        } else {
+        // Queries and keys turn; values, the last third, do not.
+        let (head_dim, angles) = (c / cfg.heads, if layer.global { &self.angles_global } else { &self.angles_window });
+        let turn = Epilogue::turn(Turn { angles, head_dim, columns: 2 * c });
+        ops.linear(View::new(&s.h, c), &layer.qkv, t, turn, &mut s.map2)?;
+        let mut spec = Attention::full(cfg.heads, head_dim, t, t);
+        if !layer.global {
             let bias = layer.qkv.b.as_ref().expect("the projections have biases");
-            let (pad_k, pad_v) = (View::columns(bias, c, 3 * c), View::columns(bias, 2 * c, 3 * c));
-            let pattern = Pattern::Windows { height: grid, width: grid, size, pad_k, pad_v };
-            Attention { rope: Some(&self.rope_window), pattern, ..full }
-        };
+            let v = View::columns(bias, 2 * c, 3 * c);
+            let padding = layer.pad_k.as_ref().map(|k| Padding { k: View::new(k, c), v });
+            spec.pattern = Pattern::Windows { height: grid, width: grid, size, padding };
+        }
         let column = |i: usize| View::columns(&s.map2, i * c, 3 * c);
         ops.attention(column(0), column(1), column(2), &spec, &mut s.o)?;
         let residual = Epilogue::add(View::new(&s.x, c));

@@ -2,7 +2,7 @@
 
 use super::buffer::{Buffer, Rows};
 use crate::error::Result;
-use crate::ops::{Attention, Pattern, Rope, View};
+use crate::ops::{Attention, Padding, Pattern, View};
 
 pub(super) fn attention(
     q: View<'_, Buffer>,
@@ -14,43 +14,42 @@ pub(super) fn attention(
     let (heads, d) = (spec.heads, spec.head_dim);
     let width = heads * d;
     check(spec);
-    let rope = spec.rope.map(|rope| Turn::new(rope, d));
-    let token = |position| rope_token(&spec.pattern, position);
-
     let q = Rows::new(q, spec.queries, width);
     let k = Rows::new(k, spec.keys, width);
     let v = Rows::new(v, spec.keys, width);
-    let keys: Vec<_> = (0..spec.keys).map(|j| turn(&rope, k.row(j), token(j))).collect();
-    let padding = Padding::new(&spec.pattern, &rope, width);
+    let (pad_k, pad_v) = match spec.pattern {
+        Pattern::Windows { size, padding: Some(Padding { k, v }), .. } => {
+            (Some(Rows::new(k, size * size, width)), Some(Rows::new(v, 1, width)))
+        }
+        _ => (None, None),
+    };
+    let key = |key: &Key| match *key {
+        Key::Token(j) => k.row(j),
+        Key::Padding(t) => pad_k.expect("windows that hang over the grid have padding").row(t),
+    };
+    let value = |key: &Key| match *key {
+        Key::Token(j) => v.row(j),
+        Key::Padding(_) => pad_v.expect("windows that hang over the grid have padding").row(0),
+    };
 
     let y = y.output(spec.queries * width)?;
     for i in 0..spec.queries {
-        let query = turn(&rope, q.row(i), token(i));
         let seen = visible(&spec.pattern, i, spec.keys);
         for h in 0..heads {
             let head = h * d..(h + 1) * d;
             let scores: Vec<f64> = seen
                 .iter()
-                .map(|key| match *key {
-                    Key::Token(j) => {
-                        inner(&query[head.clone()], &keys[j][head.clone()]) * f64::from(spec.scale)
-                            + bias(&spec.pattern, i, j, h, heads)
-                    }
-                    Key::Padding(t) => {
-                        inner(&query[head.clone()], &padding.keys[t][head.clone()]) * f64::from(spec.scale)
-                    }
+                .map(|seen| {
+                    let bias = match *seen {
+                        Key::Token(j) => bias(&spec.pattern, i, j, h, heads),
+                        Key::Padding(_) => 0.0,
+                    };
+                    inner(&q.row(i)[head.clone()], &key(seen)[head.clone()]) * f64::from(spec.scale) + bias
                 })
                 .collect();
             let probabilities = softmax(&scores);
             for c in head {
-                let sum: f64 = seen
-                    .iter()
-                    .zip(&probabilities)
-                    .map(|(key, p)| match *key {
-                        Key::Token(j) => p * f64::from(v.row(j)[c]),
-                        Key::Padding(_) => p * padding.value(c),
-                    })
-                    .sum();
+                let sum: f64 = seen.iter().zip(&probabilities).map(|(key, p)| p * f64::from(value(key)[c])).sum();
                 y[i * width + c] = sum as f32;
             }
         }
@@ -83,14 +82,6 @@ fn visible(pattern: &Pattern<'_, Buffer>, i: usize, keys: usize) -> Vec<Key> {
     }
 }
 
-/// Row of the rotary table for a row of `q` or `k`.
-fn rope_token(pattern: &Pattern<'_, Buffer>, position: usize) -> usize {
-    match *pattern {
-        Pattern::Windows { width, size, .. } => position / width % size * size + position % width % size,
-        _ => position,
-    }
-}
-
 /// Additive bias of query `i`, key `j`, head `h`.
 fn bias(pattern: &Pattern<'_, Buffer>, i: usize, j: usize, h: usize, heads: usize) -> f64 {
     match *pattern {
@@ -103,63 +94,9 @@ fn bias(pattern: &Pattern<'_, Buffer>, i: usize, j: usize, h: usize, heads: usiz
     }
 }
 
-/// Padded positions: one key per token of a window, since the rotary turn differs, and one value.
-struct Padding<'a> {
-    keys: Vec<Vec<f64>>,
-    value: Option<&'a [f32]>,
-}
-
-impl<'a> Padding<'a> {
-    fn new(pattern: &Pattern<'a, Buffer>, rope: &Option<Turn<'_>>, heads_width: usize) -> Self {
-        match *pattern {
-            Pattern::Windows { height, width, size, pad_k, pad_v } if height % size != 0 || width % size != 0 => {
-                let key = Rows::new(pad_k, 1, heads_width).row(0);
-                let keys = (0..size * size).map(|t| turn(rope, key, t)).collect();
-                Self { keys, value: Some(Rows::new(pad_v, 1, heads_width).row(0)) }
-            }
-            _ => Self { keys: Vec::new(), value: None },
-        }
-    }
-
-    fn value(&self, c: usize) -> f64 {
-        f64::from(self.value.expect("only windows beyond the grid see padding")[c])
-    }
-}
-
-/// A checked rotary table.
-struct Turn<'a> {
-    cos: Rows<'a>,
-    sin: Rows<'a>,
-    pairs: usize,
-}
-
-impl<'a> Turn<'a> {
-    fn new(rope: &'a Rope<Buffer>, head_dim: usize) -> Self {
-        assert_eq!(head_dim % 2, 0, "a rotary embedding turns pairs; the head's width is {head_dim}");
-        let pairs = head_dim / 2;
-        Self { cos: rope.cos.rows(rope.tokens, pairs), sin: rope.sin.rows(rope.tokens, pairs), pairs }
-    }
-}
-
-/// `row` with the pairs `(a, b) = (2i, 2i + 1)` of every head turned: `(a·cos - b·sin, b·cos + a·sin)`.
-fn turn(rope: &Option<Turn<'_>>, row: &[f32], token: usize) -> Vec<f64> {
-    let mut row: Vec<f64> = row.iter().map(|&x| f64::from(x)).collect();
-    if let Some(rope) = rope {
-        for head in row.chunks_exact_mut(2 * rope.pairs) {
-            for (i, pair) in head.chunks_exact_mut(2).enumerate() {
-                let (cos, sin) = (f64::from(rope.cos.row(token)[i]), f64::from(rope.sin.row(token)[i]));
-                let (a, b) = (pair[0], pair[1]);
-                pair[0] = a * cos - b * sin;
-                pair[1] = b * cos + a * sin;
-            }
-        }
-    }
-    row
-}
-
 /// `Σ aᵢ·bᵢ`
-fn inner(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
+fn inner(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
 }
 
 /// `exp(sᵢ) / Σ exp(sⱼ)`, shifted by the largest so that nothing overflows.
@@ -180,27 +117,18 @@ fn check(spec: &Attention<'_, Buffer>) {
         spec.head_dim
     );
     assert!(keys > 0 || queries == 0, "{queries} queries have no keys");
-    let tokens = match spec.pattern {
-        Pattern::Full => keys,
-        Pattern::Causal => {
-            assert_eq!(queries, keys, "queries and keys of a causal attention");
-            keys
-        }
+    match spec.pattern {
+        Pattern::Full => {}
+        Pattern::Causal => assert_eq!(queries, keys, "queries and keys of a causal attention"),
         Pattern::Windows { height, width, size, .. } => {
             assert!(size > 0, "a window has a size");
             assert_eq!((queries, keys), (height * width, height * width), "tokens of a grid {height}×{width}");
-            size * size
         }
         Pattern::Boxes { height, width, first, by, bx } => {
             assert_eq!(keys, height * width, "keys of a grid {height}×{width}");
             assert!(first <= queries, "first query with a box, {first}, of {queries}");
             by.rows(queries - first, height * spec.heads);
             bx.rows(queries - first, width * spec.heads);
-            keys
         }
-    };
-    if let Some(rope) = spec.rope {
-        assert_eq!(queries, keys, "queries and keys of a rotary attention");
-        assert_eq!(rope.tokens, tokens, "tokens of the rotary table");
     }
 }

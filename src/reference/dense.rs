@@ -4,7 +4,7 @@ use super::ReferenceOps;
 use super::buffer::{Buffer, Rows};
 use super::math::activate;
 use crate::error::Result;
-use crate::ops::{Activation, Epilogue, Linear, View};
+use crate::ops::{Activation, Epilogue, Linear, Turn, View};
 
 /// `Σ aᵢ·bᵢ`
 fn inner(a: &[f32], b: &[f32]) -> f64 {
@@ -21,7 +21,7 @@ fn bias(l: &Linear<ReferenceOps>) -> Vec<f64> {
     }
 }
 
-/// The rest of an epilogue, `act(sum + add[r, j])`, for an output `[rows, width]`.
+/// The rest of an epilogue before the turn, `act(sum + add[r, j])`, for an output `[rows, width]`.
 struct Finish<'a> {
     add: Option<Rows<'a>>,
     act: Activation,
@@ -32,9 +32,21 @@ impl<'a> Finish<'a> {
         Self { add: ep.add.map(|add| Rows::new(add, rows, width)), act: ep.act }
     }
 
-    fn apply(&self, sum: f64, r: usize, j: usize) -> f32 {
+    fn apply(&self, sum: f64, r: usize, j: usize) -> f64 {
         let add = self.add.map_or(0.0, |add| f64::from(add.row(r)[j]));
-        activate(self.act, sum + add) as f32
+        activate(self.act, sum + add)
+    }
+}
+
+/// Turns the pairs of row `r`: `(a·cos - b·sin, b·cos + a·sin)`.
+fn turn_row(turn: Turn<'_, Buffer>, r: usize, row: &mut [f64]) {
+    let angles = turn.angles.slice(r * turn.head_dim, turn.head_dim);
+    for head in row[..turn.columns].chunks_exact_mut(turn.head_dim) {
+        for (pair, angle) in head.chunks_exact_mut(2).zip(angles.chunks_exact(2)) {
+            let (a, b, cos, sin) = (pair[0], pair[1], f64::from(angle[0]), f64::from(angle[1]));
+            pair[0] = a * cos - b * sin;
+            pair[1] = b * cos + a * sin;
+        }
     }
 }
 
@@ -47,12 +59,17 @@ pub(super) fn linear(
 ) -> Result<()> {
     let b = bias(l);
     let x = Rows::new(x, m, l.k);
-    let finish = Finish::new(ep, m, l.n);
+    if let Some(turn) = &ep.turn {
+        turn.check(l.n);
+    }
+    let (turn, finish) = (ep.turn, Finish::new(ep, m, l.n));
     let y = y.output(m * l.n)?;
     for r in 0..m {
-        for j in 0..l.n {
-            y[r * l.n + j] = finish.apply(inner(x.row(r), l.w.row(j)) + b[j], r, j);
+        let mut row: Vec<f64> = (0..l.n).map(|j| finish.apply(inner(x.row(r), l.w.row(j)) + b[j], r, j)).collect();
+        if let Some(turn) = turn {
+            turn_row(turn, r, &mut row);
         }
+        y[r * l.n..][..l.n].iter_mut().zip(row).for_each(|(y, x)| *y = x as f32);
     }
     Ok(())
 }
@@ -112,6 +129,7 @@ pub(super) fn deconv2x2(
     y: &mut Buffer,
 ) -> Result<()> {
     assert_eq!(l.n % 4, 0, "outputs of a 2×2 transposed convolution, {}, are a multiple of 4", l.n);
+    assert!(ep.turn.is_none(), "a transposed convolution has no rotary turn");
     let (cin, cout) = (l.k, l.n / 4);
     let b = bias(l);
     let x = x.rows(h * w, cin);
@@ -124,7 +142,7 @@ pub(super) fn deconv2x2(
             for co in 0..cout {
                 // (dy, dx, cout)
                 let n = (i % 2 * 2 + j % 2) * cout + co;
-                y[out * cout + co] = finish.apply(inner(input, l.w.row(n)) + b[n], out, co);
+                y[out * cout + co] = finish.apply(inner(input, l.w.row(n)) + b[n], out, co) as f32;
             }
         }
     }

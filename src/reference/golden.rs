@@ -6,7 +6,7 @@
 //! to f32. `nchw` stands for `.permute(2, 0, 1)[None]` and pictures come back by the inverse.
 
 use super::{Buffer, ReferenceOps};
-use crate::ops::{Activation, Attention, Epilogue, Linear, Norm, Ops, Pattern, Rope, View};
+use crate::ops::{Activation, Attention, Epilogue, Linear, Norm, Ops, Padding, Pattern, Turn, View};
 use crate::weights::HostTensor;
 
 const OPS: ReferenceOps = ReferenceOps;
@@ -55,7 +55,7 @@ fn linear_applies_bias_then_add_then_activation() {
     // F.gelu(F.linear(ramp(10, 7, 3).view(2, 5), ramp(15, 11, 5).view(3, 5), ramp(3, 13, 1)) + ramp(6, 5, 2).view(2, 3))
     let expected = [0.120493695, -0.0006191372, -0.16387272, -1.5004936e-07, -0.0006819089, -0.0006277671];
     let (x, add) = (act(10, 7, 3), act(6, 5, 2));
-    let ep = Epilogue { add: Some(View::new(&add, 3)), act: Activation::Gelu };
+    let ep = Epilogue { act: Activation::Gelu, ..Epilogue::add(View::new(&add, 3)) };
     check(EXACT, &expected, |y| OPS.linear(View::new(&x, 5), &layer(3, 5), 2, ep, y).unwrap());
 }
 
@@ -197,14 +197,26 @@ fn windows_pad_and_turn() {
         1.6875,
         -0.995132,
     ];
-    let (q, k, v) = (act(72, 7, 3), act(72, 11, 5), act(72, 13, 1));
-    let (pad_k, pad_v) = (act(8, 17, 2), act(8, 19, 4));
-    let rope = Rope { cos: buffer(&cos), sin: buffer(&sin), tokens: 4 };
+    // Rows of two heads, turned as what projects them is: by a product with the identity, each row by the angles of its
+    // position in a window.
+    let turned = |rows: &[f32], positions: &[usize]| {
+        let identity: Vec<f32> = (0..64).map(|i| f32::from(u8::from(i % 9 == 0))).collect();
+        let w = OPS.matrix(&[HostTensor::from_f32("identity", &[8, 8], identity).unwrap()]).unwrap();
+        let pair = |&t: &usize| [cos[2 * t], sin[2 * t], cos[2 * t + 1], sin[2 * t + 1]];
+        let angles = buffer(&positions.iter().flat_map(pair).collect::<Vec<_>>());
+        let (x, mut y) = (buffer(rows), Buffer::default());
+        let ep = Epilogue::turn(Turn { angles: &angles, head_dim: 4, columns: 8 });
+        OPS.linear(View::new(&x, 8), &Linear { w, b: None, n: 8, k: 8 }, positions.len(), ep, &mut y).unwrap();
+        y
+    };
+    let grid = [0, 1, 0, 2, 3, 2, 0, 1, 0];
+    let (q, k, v) = (turned(&ramp(72, 7, 3), &grid), turned(&ramp(72, 11, 5), &grid), act(72, 13, 1));
+    let (pad_k, pad_v) = (turned(&ramp(8, 17, 2).repeat(4), &[0, 1, 2, 3]), act(8, 19, 4));
     let mut spec = Attention::full(2, 4, 9, 9);
-    spec.rope = Some(&rope);
-    spec.pattern =
-        Pattern::Windows { height: 3, width: 3, size: 2, pad_k: View::new(&pad_k, 8), pad_v: View::new(&pad_v, 8) };
-    check(EXACT, &expected, |y| {
+    let padding = Some(Padding { k: View::new(&pad_k, 8), v: View::new(&pad_v, 8) });
+    spec.pattern = Pattern::Windows { height: 3, width: 3, size: 2, padding };
+    // Turned queries and keys are rounded to f32, and a score is an inner product of four of them, each up to 2.7 large.
+    check(4.0 * EXACT, &expected, |y| {
         OPS.attention(View::new(&q, 8), View::new(&k, 8), View::new(&v, 8), &spec, y).unwrap();
     });
 }

@@ -1,7 +1,7 @@
 //! Attention: all patterns, head widths from 2 to 80, heads as columns of one fused buffer or of three.
 
 use sam3::Result;
-use sam3::ops::{Attention, Epilogue, Linear, Ops, Pattern, Projected, Rope};
+use sam3::ops::{Attention, Epilogue, Linear, Ops, Padding, Pattern, Projected};
 use sam3::reference::ReferenceOps;
 
 use super::harness::{Case, EPS, HALF_ROUNDING, Rng, Rows, Suite, Tolerance, Weight, in_half, sizes};
@@ -10,8 +10,20 @@ use super::harness::{Case, EPS, HALF_ROUNDING, Rng, Rows, Suite, Tolerance, Weig
 enum Seen {
     Full,
     Causal,
-    Windows { height: usize, width: usize, size: usize, pad_k: Rows, pad_v: Rows },
-    Boxes { height: usize, width: usize, first: usize, by: Rows, bx: Rows },
+    /// With the keys and the value of padding, where there is any.
+    Windows {
+        height: usize,
+        width: usize,
+        size: usize,
+        padding: Option<[Rows; 2]>,
+    },
+    Boxes {
+        height: usize,
+        width: usize,
+        first: usize,
+        by: Rows,
+        bx: Rows,
+    },
 }
 
 struct Attend {
@@ -20,42 +32,34 @@ struct Attend {
     q: Rows,
     k: Rows,
     v: Rows,
-    /// Cosines and sines.
-    rope: Option<[Rows; 2]>,
     seen: Seen,
 }
 
 impl Attend {
     /// Queries, keys and values in buffers of their own; `spread` is the largest query, hence how sharp the softmax.
-    fn new(
-        rng: &mut Rng,
-        [heads, head_dim]: [usize; 2],
-        [queries, keys]: [usize; 2],
-        spread: f32,
-        seen: Seen,
-        rope: bool,
-    ) -> Self {
+    fn new(rng: &mut Rng, [heads, head_dim]: [usize; 2], [queries, keys]: [usize; 2], spread: f32, seen: Seen) -> Self {
         let width = heads * head_dim;
         let mut q = Rows::loose(rng, queries, width, Rng::signed);
         q.scale(spread);
         let [k, v] = [0; 2].map(|_| Rows::loose(rng, keys, width, Rng::signed));
-        let tokens = if let Seen::Windows { size, .. } = seen { size * size } else { keys };
-        let rope = rope.then(|| {
-            let angles: Vec<f32> = (0..tokens * head_dim / 2).map(|_| 4.0 * rng.signed()).collect();
-            [f32::cos, f32::sin].map(|f| {
-                let mut angles = angles.iter();
-                Rows::packed(tokens, head_dim / 2, || f(*angles.next().expect("an angle per element")))
-            })
-        });
-        Self { heads, head_dim, q, k, v, rope, seen }
+        Self { heads, head_dim, q, k, v, seen }
     }
 
     /// Windows over a grid.
-    fn windows(rng: &mut Rng, shape: [usize; 2], [height, width, size]: [usize; 3], rope: bool) -> Self {
-        let columns = shape[0] * shape[1];
-        let [pad_k, pad_v] = [0; 2].map(|_| Rows::loose(rng, 1, columns, Rng::signed));
-        let seen = Seen::Windows { height, width, size, pad_k, pad_v };
-        Self::new(rng, shape, [height * width; 2], 4.0, seen, rope)
+    fn windows(rng: &mut Rng, shape: [usize; 2], [height, width, size]: [usize; 3]) -> Self {
+        let (columns, over) = (shape[0] * shape[1], height % size != 0 || width % size != 0);
+        let padding = over.then(|| [size * size, 1].map(|rows| Rows::loose(rng, rows, columns, Rng::signed)));
+        let seen = Seen::Windows { height, width, size, padding };
+        Self::new(rng, shape, [height * width; 2], 4.0, seen)
+    }
+
+    /// As rows of columns of one buffer, the way a fused projection leaves them.
+    fn fused(mut self, rng: &mut Rng) -> Self {
+        let (tokens, width) = (self.q.rows, self.heads * self.head_dim);
+        for (part, rows) in [&mut self.q, &mut self.k, &mut self.v].into_iter().enumerate() {
+            *rows = Rows::at(tokens, width, part * width, 3 * width, || rng.signed());
+        }
+        self
     }
 
     /// A bias of a box for all queries but the `first`.
@@ -67,7 +71,7 @@ impl Attend {
         };
         let (by, bx) = (bias(height), bias(width));
         let seen = Seen::Boxes { height, width, first, by, bx };
-        Self::new(rng, shape, [queries, height * width], 2.0, seen, false)
+        Self::new(rng, shape, [queries, height * width], 2.0, seen)
     }
 }
 
@@ -80,14 +84,15 @@ impl Case for Attend {
         let seen = match &self.seen {
             Seen::Full => "full".to_string(),
             Seen::Causal => "causal".to_string(),
-            Seen::Windows { height, width, size, pad_k, pad_v } => {
-                format!("windows {size} of {height}×{width}, padding {} {}", pad_k.text(), pad_v.text())
+            Seen::Windows { height, width, size, padding } => {
+                let padding =
+                    padding.as_ref().map_or("none".to_string(), |[k, v]| format!("{} {}", k.text(), v.text()));
+                format!("windows {size} of {height}×{width}, padding {padding}")
             }
             Seen::Boxes { height, width, first, .. } => format!("boxes from {first} on {height}×{width}"),
         };
-        let rope = if self.rope.is_some() { "rope" } else { "no rope" };
         let [q, k, v] = [&self.q, &self.k, &self.v].map(Rows::text);
-        format!("{}×{}, q {q}, k {k}, v {v}, {rope}, {seen}", self.heads, self.head_dim)
+        format!("{}×{}, q {q}, k {k}, v {v}, {seen}", self.heads, self.head_dim)
     }
 
     fn outputs(&self) -> Vec<usize> {
@@ -96,36 +101,32 @@ impl Case for Attend {
 
     fn run<O: Ops>(&self, ops: &O, y: &mut [O::Act]) -> Result<()> {
         let (q, k, v) = (self.q.operand(ops)?, self.k.operand(ops)?, self.v.operand(ops)?);
-        let rope = match &self.rope {
-            Some([cos, sin]) => Some(Rope { cos: cos.upload(ops)?, sin: sin.upload(ops)?, tokens: cos.rows }),
-            None => None,
-        };
         let (a, b) = match &self.seen {
-            Seen::Windows { pad_k: a, pad_v: b, .. } | Seen::Boxes { by: a, bx: b, .. } => {
+            Seen::Windows { padding: Some([a, b]), .. } | Seen::Boxes { by: a, bx: b, .. } => {
                 (a.upload(ops)?, b.upload(ops)?)
             }
-            Seen::Full | Seen::Causal => Default::default(),
+            Seen::Full | Seen::Causal | Seen::Windows { .. } => Default::default(),
         };
         let pattern = match self.seen {
             Seen::Full => Pattern::Full,
             Seen::Causal => Pattern::Causal,
-            Seen::Windows { height, width, size, ref pad_k, ref pad_v } => {
-                Pattern::Windows { height, width, size, pad_k: pad_k.view(&a), pad_v: pad_v.view(&b) }
+            Seen::Windows { height, width, size, ref padding } => {
+                let padding = padding.as_ref().map(|[k, v]| Padding { k: k.view(&a), v: v.view(&b) });
+                Pattern::Windows { height, width, size, padding }
             }
             Seen::Boxes { height, width, first, .. } => Pattern::Boxes { height, width, first, by: &a, bx: &b },
         };
         let full = Attention::full(self.heads, self.head_dim, self.q.rows, self.k.rows);
-        let spec = Attention { rope: rope.as_ref(), pattern, ..full };
+        let spec = Attention { pattern, ..full };
         ops.attention(self.q.view(&q), self.k.view(&k), self.v.view(&v), &spec, &mut y[0])
     }
 
     /// From the error of a score to that of the output.
     ///
     /// A score is an inner product of `d` terms times `scale`, with the bias `B` added: its error is that of the product,
-    /// one rounding for the scale and one or two for the bias. A rotary turn makes an element `√2` times as large and
-    /// costs two roundings, on both sides. The softmax takes the exponential of the score minus the largest one: another
-    /// rounding of a value within twice the largest score. Together `σ = 3·EPS·((d + 1)·max|q|·max|k|·scale + B)`, with
-    /// twice that for the turn.
+    /// one rounding for the scale and one or two for the bias. The softmax takes the exponential of the score minus
+    /// the largest one: another rounding of a value within twice the largest score. Together
+    /// `σ = 3·EPS·((d + 1)·max|q|·max|k|·scale + B)`.
     ///
     /// An absolute error of the exponent is a relative error of the exponential, to which its own few ulps come; the same
     /// holds for the sum of exponentials, so a probability is off by `2·(σ + 4·EPS)` relatively. Probabilities sum to 1,
@@ -136,72 +137,22 @@ impl Case for Attend {
         let mut keys = self.k.rows;
         match &self.seen {
             Seen::Full | Seen::Causal => {}
-            Seen::Windows { pad_k, pad_v, size, .. } => {
-                (k, v) = (k.max(pad_k.max()), v.max(pad_v.max()));
+            Seen::Windows { padding, size, .. } => {
+                if let Some([pad_k, pad_v]) = padding {
+                    (k, v) = (k.max(pad_k.max()), v.max(pad_v.max()));
+                }
                 keys = size * size;
             }
             Seen::Boxes { by, bx, .. } => bias = by.max() + bx.max(),
         }
         let d = self.head_dim as f64;
-        let turn = if self.rope.is_some() { 2.0 } else { 1.0 };
-        let score = 3.0 * EPS * (turn * (d + 1.0) * self.q.max() * k / d.sqrt() + bias);
+        let score = 3.0 * EPS * ((d + 1.0) * self.q.max() * k / d.sqrt() + bias);
         let mut probability = 2.0 * (score + 4.0 * EPS);
         if in_half() {
-            // Probabilities are rounded. So are turned queries and keys, √2 times as large as what they were turned from:
-            // a score of d products, two roundings each, is off by eight standard deviations of such a sum, which is
-            // 8·√d·√2·(HALF_ROUNDING/√3)·(√2·max|q|/√3)·(√2·max|k|/√3)·scale.
-            let turned =
-                if self.rope.is_some() { 8.0 * 2.0 * 2f64.sqrt() / 27f64.sqrt() * self.q.max() * k } else { 0.0 };
-            probability += HALF_ROUNDING * (1.0 + 2.0 * turned);
+            // Probabilities are rounded.
+            probability += HALF_ROUNDING;
         }
         Tolerance { abs: (probability + EPS * (2.0 * (keys as f64).sqrt() + 4.0)) * v, rel: 0.0 }
-    }
-}
-
-/// Queries, keys and values as columns of one buffer, the way a fused projection leaves them.
-struct Fused(Attend);
-
-impl Fused {
-    fn new(rng: &mut Rng, [heads, head_dim]: [usize; 2], tokens: usize) -> Self {
-        let mut attend = Attend::new(rng, [heads, head_dim], [tokens; 2], 3.0, Seen::Full, false);
-        let width = heads * head_dim;
-        for (part, rows) in [&mut attend.q, &mut attend.k, &mut attend.v].into_iter().enumerate() {
-            *rows = Rows::at(tokens, width, part * width, 3 * width, || rng.signed());
-        }
-        Self(attend)
-    }
-}
-
-impl Case for Fused {
-    fn op(&self) -> &'static str {
-        self.0.op()
-    }
-
-    fn shape(&self) -> String {
-        format!("fused {}", self.0.shape())
-    }
-
-    fn outputs(&self) -> Vec<usize> {
-        self.0.outputs()
-    }
-
-    fn run<O: Ops>(&self, ops: &O, y: &mut [O::Act]) -> Result<()> {
-        let Attend { heads, head_dim, q, k, v, .. } = &self.0;
-        let (tokens, width) = (q.rows, q.width);
-        let mut parts = [q, k, v].map(|rows| (0..tokens).map(move |r| rows.row(r)));
-        let mut fused = Vec::new();
-        for _ in 0..tokens {
-            fused.extend(parts.iter_mut().flat_map(|rows| rows.next().expect("a row per token")));
-        }
-        assert_eq!(fused.len(), tokens * 3 * width);
-        let mut buffer = O::Act::default();
-        ops.upload(&fused, &mut buffer)?;
-        let spec = Attention::full(*heads, *head_dim, tokens, tokens);
-        ops.attention(q.view(&buffer), k.view(&buffer), v.view(&buffer), &spec, &mut y[0])
-    }
-
-    fn tolerance(&self) -> Tolerance {
-        self.0.tolerance()
     }
 }
 
@@ -384,31 +335,28 @@ pub fn all<O: Ops>(suite: &mut Suite<O>) {
             let mut shape = [rng.pick(&sizes), rng.pick(&sizes)];
             shape[axis] = size;
             let heads = [1 + rng.below(3), rng.pick(&WIDTHS)];
-            suite.check(&Attend::new(rng, heads, shape, 3.0, Seen::Full, false));
+            suite.check(&Attend::new(rng, heads, shape, 3.0, Seen::Full));
         }
     }
-    suite.check(&Attend::new(rng, [2, 8], [0, 5], 1.0, Seen::Full, false));
+    suite.check(&Attend::new(rng, [2, 8], [0, 5], 1.0, Seen::Full));
     for &size in &sizes {
         let heads = [1 + rng.below(3), rng.pick(&WIDTHS)];
-        suite.check(&Attend::new(rng, heads, [size; 2], 3.0, Seen::Causal, false));
+        suite.check(&Attend::new(rng, heads, [size; 2], 3.0, Seen::Causal));
     }
     for d in WIDTHS {
-        // A turn needs pairs.
-        let rope = d % 2 == 0;
-        suite.check(&Attend::new(rng, [3, d], [11, 21], 3.0, Seen::Full, false));
-        suite.check(&Attend::new(rng, [2, d], [19, 19], 3.0, Seen::Full, rope));
-        suite.check(&Attend::new(rng, [2, d], [18, 18], 3.0, Seen::Causal, rope));
-        suite.check(&Attend::windows(rng, [2, d], [4, 6, 2], rope));
-        suite.check(&Attend::windows(rng, [2, d], [5, 4, 3], rope));
-        suite.check(&Attend::windows(rng, [1, d], [5, 4, 3], false));
+        suite.check(&Attend::new(rng, [3, d], [11, 21], 3.0, Seen::Full));
+        suite.check(&Attend::new(rng, [2, d], [19, 19], 3.0, Seen::Full));
+        suite.check(&Attend::new(rng, [2, d], [18, 18], 3.0, Seen::Causal));
+        suite.check(&Attend::windows(rng, [2, d], [4, 6, 2]));
+        suite.check(&Attend::windows(rng, [2, d], [5, 4, 3]));
         suite.check(&Attend::boxes(rng, [2, d], 9, [3, 5], 1));
         suite.check(&Attend::boxes(rng, [3, d], 5, [4, 3], 0));
-        suite.check(&Fused::new(rng, [2, d], 13));
+        suite.check(&Attend::new(rng, [2, d], [13, 13], 3.0, Seen::Full).fused(rng));
     }
     // Grids that windows fit, exceed by one in either or both directions, or cover whole; windows of one token.
     for size in [1, 2, 3, 4, 5, 8] {
         for [height, width] in [[8, 8], [9, 8], [8, 9], [7, 11], [1, 6], [6, 1], [3, 2], [5, 5]] {
-            suite.check(&Attend::windows(rng, [2, 8], [height, width, size], (size + height) % 2 == 0));
+            suite.check(&Attend::windows(rng, [2, 8], [height, width, size]));
         }
     }
     // Boxes on grids of all shapes; a presence token alone.
@@ -419,19 +367,19 @@ pub fn all<O: Ops>(suite: &mut Suite<O>) {
     }
     // Queries and keys beyond the blocks that an implementation streams.
     for count in [193, 255, 256, 257, 300, 513] {
-        suite.check(&Attend::new(rng, [2, 6], [count; 2], 3.0, Seen::Causal, true));
-        suite.check(&Attend::new(rng, [1, 9], [31, count], 3.0, Seen::Full, false));
-        suite.check(&Attend::new(rng, [1, 9], [count, 31], 3.0, Seen::Full, false));
+        suite.check(&Attend::new(rng, [2, 6], [count; 2], 3.0, Seen::Causal));
+        suite.check(&Attend::new(rng, [1, 9], [31, count], 3.0, Seen::Full));
+        suite.check(&Attend::new(rng, [1, 9], [count, 31], 3.0, Seen::Full));
         for first in [0, 1] {
             suite.check(&Attend::boxes(rng, [2, 5], count, [9, 11], first));
             suite.check(&Attend::boxes(rng, [2, 5], 101, [count / 16, 17], first));
         }
     }
-    suite.check(&Attend::windows(rng, [2, 6], [19, 35, 17], true));
+    suite.check(&Attend::windows(rng, [2, 6], [19, 35, 17]));
     // Sharp softmax: scores of several hundred, most of whose exponentials vanish.
     for d in [8, 64] {
-        suite.check(&Attend::new(rng, [2, d], [17, 130], 200.0, Seen::Full, false));
-        suite.check(&Attend::new(rng, [2, d], [40, 40], 200.0, Seen::Causal, true));
+        suite.check(&Attend::new(rng, [2, d], [17, 130], 200.0, Seen::Full));
+        suite.check(&Attend::new(rng, [2, d], [40, 40], 200.0, Seen::Causal));
     }
     // With projections. On either side as few rows as are multiplied first, up to as many as are not.
     for few in [1, 8, 33] {
@@ -461,11 +409,17 @@ pub fn all<O: Ops>(suite: &mut Suite<O>) {
     suite.check(&Whole::new(rng, [8, 16], [700, 8], [256, 256, 256], [true, false], 256));
     // The published model: a window of the ViT, its padded border, global attention on fewer tokens, the text encoder,
     // the decoder's queries over the picture and the prompt, the fusion of picture and prompt.
-    suite.check(&Attend::windows(rng, [2, 64], [24, 24, 24], true));
-    suite.check(&Attend::windows(rng, [1, 64], [26, 25, 24], true));
-    suite.check(&Attend::new(rng, [1, 64], [520, 520], 3.0, Seen::Full, true));
-    suite.check(&Attend::new(rng, [16, 64], [32, 32], 3.0, Seen::Causal, false));
+    suite.check(&Attend::windows(rng, [2, 64], [24, 24, 24]).fused(rng));
+    suite.check(&Attend::windows(rng, [1, 64], [26, 25, 24]));
+    // Where a copy engine fetches heads of 64 from a fused projection: several windows in both directions, of sizes whose
+    // rows do not fill a tile of queries; a tile of all tokens that hangs over.
+    for [height, width, size] in [[24, 36, 12], [16, 16, 16]] {
+        suite.check(&Attend::windows(rng, [2, 64], [height, width, size]).fused(rng));
+    }
+    suite.check(&Attend::new(rng, [2, 64], [193; 2], 3.0, Seen::Full).fused(rng));
+    suite.check(&Attend::new(rng, [1, 64], [520, 520], 3.0, Seen::Full).fused(rng));
+    suite.check(&Attend::new(rng, [16, 64], [32, 32], 3.0, Seen::Causal));
     suite.check(&Attend::boxes(rng, [8, 32], 7, [72, 72], 1));
-    suite.check(&Attend::new(rng, [8, 32], [201, 33], 3.0, Seen::Full, false));
-    suite.check(&Attend::new(rng, [8, 32], [700, 33], 3.0, Seen::Full, false));
+    suite.check(&Attend::new(rng, [8, 32], [201, 33], 3.0, Seen::Full));
+    suite.check(&Attend::new(rng, [8, 32], [700, 33], 3.0, Seen::Full));
 }

@@ -4,7 +4,7 @@
 //! shows whatever its size. The others have random fractions and test the arithmetic.
 
 use sam3::Result;
-use sam3::ops::{Activation, Epilogue, Ops};
+use sam3::ops::{Activation, Epilogue, Ops, Turn};
 use sam3::weights::Dtype;
 
 use super::harness::{Case, EPS, Rng, Rows, Suite, Tolerance, Weight, sizes};
@@ -35,6 +35,8 @@ struct Product {
     w: Weight,
     add: Option<Rows>,
     act: Activation,
+    /// Angles, and how many columns turn.
+    turn: Option<(Rows, usize)>,
     exact: bool,
 }
 
@@ -50,7 +52,28 @@ impl Product {
         let x = Rows::loose(rng, m, k, value);
         let w = Weight::new(rng, [n, k], dtype, parts, bias, value);
         let add = add.then(|| Rows::loose(rng, m, n, value));
-        Self { x, w, add, act, exact }
+        Self { x, w, add, act, turn: None, exact }
+    }
+}
+
+impl Product {
+    /// The same with its first `columns` columns turned in heads of `head_dim`: by any angles, or, where sums are exact,
+    /// by whole numbers in place of sines and cosines, so that the turn is exact too.
+    fn turned(self, rng: &mut Rng, head_dim: usize, columns: usize) -> Self {
+        let mut sine = None;
+        let exact = self.exact;
+        let angles = Rows::packed(self.x.rows, head_dim, || {
+            if exact {
+                return rng.whole();
+            }
+            // A cosine, then its sine.
+            sine.take().unwrap_or_else(|| {
+                let (sin, cos) = (4.0 * rng.signed()).sin_cos();
+                sine = Some(sin);
+                cos
+            })
+        });
+        Self { turn: Some((angles, columns)), ..self }
     }
 }
 
@@ -61,7 +84,10 @@ impl Case for Product {
 
     fn shape(&self) -> String {
         let add = self.add.as_ref().map_or("none".to_string(), Rows::text);
-        format!("x {}, w {}, add {add}, {:?}, exact {}", self.x.text(), self.w.text(), self.act, self.exact)
+        let turn = self.turn.as_ref().map_or(String::new(), |(angles, columns)| {
+            format!(", {columns} columns turn in heads of {}", angles.width)
+        });
+        format!("x {}, w {}, add {add}, {:?}{turn}, exact {}", self.x.text(), self.w.text(), self.act, self.exact)
     }
 
     fn outputs(&self) -> Vec<usize> {
@@ -72,7 +98,10 @@ impl Case for Product {
         let x = self.x.operand(ops)?;
         let add = self.add.as_ref().map(|add| add.operand(ops)).transpose()?;
         let add = self.add.as_ref().zip(add.as_ref()).map(|(rows, act)| rows.view(act));
-        let ep = Epilogue { add, act: self.act };
+        let angles = self.turn.as_ref().map(|(angles, _)| angles.upload(ops)).transpose()?;
+        let turn = self.turn.as_ref().zip(angles.as_ref());
+        let turn = turn.map(|((rows, columns), angles)| Turn { angles, head_dim: rows.width, columns: *columns });
+        let ep = Epilogue { add, act: self.act, turn };
         ops.linear(self.x.view(&x), &self.w.layer(ops)?, self.x.rows, ep, &mut y[0])
     }
 
@@ -81,7 +110,15 @@ impl Case for Product {
             return Tolerance::EXACT;
         }
         let sum = if self.exact { Tolerance::EXACT } else { Tolerance::inner(self.w.k, self.x.max(), self.w.max()) };
-        epilogue(sum, self.act, 1.0 + self.add.as_ref().map_or(0.0, Rows::max))
+        let all = epilogue(sum, self.act, 1.0 + self.add.as_ref().map_or(0.0, Rows::max));
+        let Some((angles, _)) = &self.turn else { return all };
+        // An element and its partner, each off by what is above and multiplied by one of the angles' numbers: together
+        // 2·max times that. Both products and their sum are rounded, of values as large as the sum of k products, the
+        // bias and the addend. What the relative tolerance is of may be nearly 0 after the turn.
+        let (k, terms) = (self.w.k as f64, self.x.max() * self.w.max());
+        let most = k * terms + self.w.max() + self.add.as_ref().map_or(0.0, Rows::max);
+        let abs = all.abs + all.rel * most;
+        Tolerance { abs: 2.0 * angles.max() * (abs + 2.0 * EPS * most), rel: EPS }
     }
 }
 
@@ -174,7 +211,7 @@ impl Case for Convolution {
         };
         let add = rows.as_ref().map(|add| add.operand(ops)).transpose()?;
         let add = rows.as_ref().zip(add.as_ref()).map(|(rows, act)| rows.view(act));
-        ops.deconv2x2(&x, &l, self.h, self.w, Epilogue { add, act: *act }, &mut y[0])
+        ops.deconv2x2(&x, &l, self.h, self.w, Epilogue { add, act: *act, turn: None }, &mut y[0])
     }
 
     fn tolerance(&self) -> Tolerance {
@@ -252,6 +289,29 @@ fn products<O: Ops>(suite: &mut Suite<O>) {
             let x = Rows::packed(m, k, || values(exact)(rng));
             let case = Product::new(rng, [m, n, k], (Some(Dtype::Bf16), 1), ep, exact);
             suite.check(&Product { x, ..case });
+        }
+    }
+    // Turns: heads of all remainders of a tile, of which some, all or none of the columns turn, by all epilogues; few
+    // rows, which a GEMM may treat on their own, and many.
+    for head_dim in [2, 4, 6, 10, 16, 24, 32, 64, 80] {
+        for exact in [true, false] {
+            for m in [7, 61, 130] {
+                let (turned, others) = (rng.below(4), rng.below(130));
+                let n = turned * head_dim + others.max(1);
+                let ep = (rng.below(2) == 0, rng.below(2) == 0, rng.pick(&ACTS));
+                let store = (rng.pick(&DTYPES), 1 + rng.below(3));
+                let case = Product::new(rng, [m, n, 19], store, ep, exact);
+                suite.check(&case.turned(rng, head_dim, turned * head_dim));
+            }
+        }
+    }
+    // As a projection to queries, keys and values has them: around tiles that a copy engine fills, and a layer of the
+    // published model.
+    for (m, heads, k, exact) in [(65, 1, 72, true), (193, 2, 64, true), (385, 3, 136, false), (9, 16, 1024, false)] {
+        for ep in [(true, false, Activation::None), (true, true, Activation::Relu)] {
+            let x = Rows::packed(m, k, || values(exact)(rng));
+            let case = Product::new(rng, [m, 3 * heads * 64, k], (Some(Dtype::Bf16), 3), ep, exact);
+            suite.check(&Product { x, ..case }.turned(rng, 64, 2 * heads * 64));
         }
     }
     // Layers of the published model; rows of a picture only where the matrix is small.

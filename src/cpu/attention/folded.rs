@@ -22,7 +22,7 @@ use crate::cpu::pool::Pool;
 use crate::cpu::simd::{Kernel, Simd};
 use crate::cpu::{Buffer, CpuOps, Matrix, strided};
 use crate::error::Result;
-use crate::ops::{Activation, Attention, Epilogue, Linear, Ops, Pattern, Projected, View, attend_in_steps};
+use crate::ops::{Attention, Epilogue, Linear, Ops, Pattern, Projected, View, attend_in_steps};
 use crate::weights::Dtype;
 
 /// Fewest rows on the side of the many that pay for folding the others.
@@ -50,8 +50,8 @@ pub fn attend(
 ) -> Result<()> {
     let Attention { heads, head_dim, queries, keys, scale, .. } = *spec;
     let (heads, w) = (Heads { count: heads, dim: head_dim }, heads * head_dim);
-    let epilogue = Epilogue { add: residual, act: Activation::None };
-    if !matches!(spec.pattern, Pattern::Full) || spec.rope.is_some() {
+    let epilogue = Epilogue { add: residual, ..Epilogue::NONE };
+    if !matches!(spec.pattern, Pattern::Full) {
         return attend_in_steps(ops, [q, k, v], spec, o, residual, inner, y);
     }
     if let (Some((x, by_k)), Some((also, by_v)), None) = (k.from, v.from, v.add)
@@ -72,7 +72,7 @@ pub fn attend(
         let v = strided(v.rows(ops, keys, made_v)?);
         let q = (q.from.map(|(x, by)| Source::new(x, by, w)), q.add.map(strided));
         assert_eq!((o.w.n, o.w.k), (o.n, w), "a layer's matrix");
-        let (o, after, y) = ((&o.w, o.n), crate::cpu::after(o, epilogue), y.output(queries * o.n)?);
+        let (o, after, y) = ((&o.w, o.n), crate::cpu::after(o, queries, epilogue), y.output(queries * o.n)?);
         few_keys::run(&ops.pool, ops.isa, heads, scale, q, (k, v, keys), o, after, y);
         return Ok(());
     }

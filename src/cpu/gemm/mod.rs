@@ -59,13 +59,45 @@ pub struct After<'a> {
     pub bias: Option<&'a [f32]>,
     /// `[m, n]`, added before the activation.
     pub add: Option<Strided<'a>>,
-    /// Applied last.
+    /// Applied to each element.
     pub act: Activation,
+    /// Applied last.
+    pub turn: Option<Turn<'a>>,
 }
 
 impl After<'_> {
     /// The sums as they are.
-    pub const NOTHING: Self = Self { bias: None, add: None, act: Activation::None };
+    pub const NOTHING: Self = Self { bias: None, add: None, act: Activation::None, turn: None };
+}
+
+/// [`crate::ops::Turn`] by its values.
+#[derive(Clone, Copy)]
+pub struct Turn<'a> {
+    /// `[m, head_dim]`.
+    pub angles: &'a [f32],
+    pub head_dim: usize,
+    /// How many of the first columns turn.
+    pub columns: usize,
+}
+
+impl Turn<'_> {
+    /// Turns the elements `column ..` of row `row`, in place; `column` is even.
+    #[inline(always)]
+    fn row(&self, row: usize, mut column: usize, y: &mut [f32]) {
+        let angles = &self.angles[row * self.head_dim..][..self.head_dim];
+        let count = self.columns.saturating_sub(column).min(y.len());
+        let mut y = &mut y[..count];
+        while !y.is_empty() {
+            let angles = &angles[column % self.head_dim..];
+            let (head, rest) = y.split_at_mut(angles.len().min(y.len()));
+            for (pair, angle) in head.as_chunks_mut::<2>().0.iter_mut().zip(angles.as_chunks::<2>().0) {
+                let ([a, b], [cos, sin]) = (*pair, *angle);
+                *pair = [a * cos - b * sin, b * cos + a * sin];
+            }
+            column += head.len();
+            y = rest;
+        }
+    }
 }
 
 /// `y[m, n] = after(a[m, k] · b[n, k]ᵀ)`. `y` is exactly `[m, n]`.
@@ -87,6 +119,7 @@ pub fn gemm(
         return dots::dots(pool, isa, a, b, (m, n, k), after, y);
     }
     let (mr, nr) = isa.run(TileSize);
+    assert!(nr.is_multiple_of(2), "a panel holds whole pairs of columns");
     // Four tasks a thread even out what other processes take from some; whole tiles each.
     let rows = m.div_ceil(4 * pool.threads()).min(ROWS).next_multiple_of(mr);
     let columns = n.min(SUMS / rows).min(PACKED / k).max(1).next_multiple_of(nr);
@@ -197,5 +230,8 @@ impl After<'_> {
         let bias = self.bias.map(|b| &b[column..][..width]);
         let add = self.add.map(|a| &a.row(row, column + width)[column..]);
         Finish { bias, add, act: self.act }.apply(s, y);
+        if let Some(turn) = &self.turn {
+            turn.row(row, column, y);
+        }
     }
 }

@@ -22,6 +22,13 @@ fn definition(a: &[f32], b: &[f32], (m, n, k): (usize, usize, usize), after: Aft
                 Activation::Gelu => sum * normal_cdf(sum),
             });
         }
+        if let Some(Turn { angles, head_dim, columns }) = after.turn {
+            for j in (0..columns).step_by(2) {
+                let angle = &angles[i * head_dim + j % head_dim..][..2];
+                let (a, b, cos, sin) = (y[i * n + j], y[i * n + j + 1], f64::from(angle[0]), f64::from(angle[1]));
+                (y[i * n + j], y[i * n + j + 1]) = (a * cos - b * sin, b * cos + a * sin);
+            }
+        }
     }
     y
 }
@@ -96,10 +103,28 @@ fn epilogues() {
             for k in [7, 300] {
                 for act in [Activation::None, Activation::Relu, Activation::Gelu] {
                     let add = Strided { data: &add, offset: 9, stride: 80 };
-                    check(&pool, isa, (m, 67, k), After { bias: Some(&bias), add: Some(add), act });
-                    check(&pool, isa, (m, 67, k), After { bias: Some(&bias), add: None, act });
-                    check(&pool, isa, (m, 67, k), After { bias: None, add: Some(add), act });
+                    check(&pool, isa, (m, 67, k), After { bias: Some(&bias), add: Some(add), act, turn: None });
+                    check(&pool, isa, (m, 67, k), After { bias: Some(&bias), add: None, act, turn: None });
+                    check(&pool, isa, (m, 67, k), After { bias: None, add: Some(add), act, turn: None });
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn turns() {
+    let bias = noise(300, 3);
+    for (pool, isa) in pools() {
+        for m in [1, 3, 39, 40, 75] {
+            // Heads beside the panels' width, some, all or none of the columns, an odd one at the end.
+            for (head_dim, columns, n) in
+                [(2, 2, 2), (6, 12, 31), (8, 0, 9), (10, 50, 50), (24, 72, 75), (64, 128, 192)]
+            {
+                let angles: Vec<f32> = noise(m * head_dim / 2, 5).iter().flat_map(|a| [a.cos(), a.sin()]).collect();
+                let turn = Some(Turn { angles: &angles, head_dim, columns });
+                check(&pool, isa, (m, n, 9), After { bias: Some(&bias[..n]), turn, ..After::NOTHING });
+                check(&pool, isa, (m, n, 300), After { act: Activation::Gelu, turn, ..After::NOTHING });
             }
         }
     }
