@@ -33,9 +33,8 @@ const F32: Bounds = Bounds { stage: 1e-4, last: 1e-3, iou: 0.999, choices: true 
 ///
 /// Rounding to 8 bits of significand moves an operand by up to `2⁻⁸·2ᵉ`, its binade beginning at `2ᵉ`: in the mean square
 /// over a binade, by `2⁻⁸/√3·0.74 = 1.7·10⁻³` of it. The weight of a product is rounded once, unless it is stored in bf16
-/// as most are; its activation when it is stored and, where something is added to it or it is turned on its way, once
-/// more. Two roundings a product: a sum of products of random signs is off by `√2·1.7·10⁻³ = 2.3·10⁻³` of its own L2
-/// norm. The roundings of layers that follow each other are independent, and norms keep the relative error of what they
+/// as most are; its activation when it is stored and, where something is added to it on its way, once more. Two roundings
+/// a product: a sum of products of random signs is off by `√2·1.7·10⁻³ = 2.3·10⁻³` of its own L2 norm. The roundings of layers that follow each other are independent, and norms keep the relative error of what they
 /// scale. The longest way through a tiny model, from pixels to the masks of the second decoder layer, has some 60 products
 /// in sequence: `2.3·10⁻³·√60 = 1.8·10⁻²` in the mean. The bound for stages leaves 1.4 times that, and the one for final
 /// outputs, which are differences of nearly equal sums, twice that again. A mask changes where its logits are within the
@@ -109,6 +108,13 @@ struct Bench {
     /// Stages compared so far, and the worst error by name.
     seen: BTreeMap<String, f64>,
     failures: Vec<String>,
+    /// Bytes of the simulated driver's log when the last model had been opened.
+    opened: usize,
+}
+
+/// The simulated driver's log, empty where it keeps none.
+fn log() -> String {
+    std::env::var_os("SAM3_SIM_LOG").map_or_else(String::new, |path| std::fs::read_to_string(path).unwrap())
 }
 
 type Trace = Arc<Mutex<BTreeMap<String, Vec<f32>>>>;
@@ -121,12 +127,13 @@ impl Bench {
         let dir = fixtures.join(fixture);
         let golden = Golden::open(&dir.join("golden.safetensors"));
         let picture = Picture::open(dir.join("input.png")).unwrap();
-        Self { dir, device, bounds, golden, picture, seen: BTreeMap::new(), failures: Vec::new() }
+        Self { dir, device, bounds, golden, picture, seen: BTreeMap::new(), failures: Vec::new(), opened: 0 }
     }
 
     /// A session of its own model, so that no phrase is known from another case, and its trace.
-    fn session(&self) -> (Session, Trace) {
+    fn session(&mut self) -> (Session, Trace) {
         let model = Model::open(&self.dir, &ModelOptions::on(self.device).threads(2)).unwrap();
+        self.opened = log().len();
         let mut session = model.session();
         let trace = Trace::default();
         let sink = trace.clone();
@@ -400,6 +407,23 @@ fn run(fixture: &str, device: Device, bounds: Bounds, short: &str, long: &str) {
     bench.finish();
 }
 
+/// Heads of 64 in windows of 12 and over the whole grid, which Hopper's attention takes: a picture and a phrase.
+fn run_wide(device: Device, bounds: Bounds) {
+    let mut bench = Bench::new("tiny-c", device, bounds);
+    bench.concept("text", Some("red circle"));
+    let stages = ["vit.layer.0", "vit.layer.1", "neck.2", "fusion.0", "decoder.1", "pred_logits", "pred_masks"];
+    bench.require(&stages);
+    if std::env::var("SAM3_SIM_PROCESSORS").is_ok_and(|n| n == "1") {
+        let log = log();
+        let count =
+            |kernel: &str| log[bench.opened..].lines().filter(|l| l.starts_with(&format!("launch {kernel}"))).count();
+        // Of two layers; the four products of each.
+        assert_eq!(count("attention_sm90a"), 2, "attentions of the ViT on Hopper's kernel");
+        assert!(count("gemm_sm90a") >= 8, "products of the ViT on Hopper's kernel");
+    }
+    bench.finish();
+}
+
 const A: (&str, &str) = ("red circle", "a small blue box on the left, 2 lines");
 const B: (&str, &str) = ("green stripe", "the YELLOW sun's reflection");
 
@@ -423,9 +447,19 @@ fn cpu_saved_layout_bf16_padded_windows() {
     run("tiny-b", Device::Cpu, F32, B.0, B.1);
 }
 
+#[test]
+fn reference_wide_heads() {
+    run_wide(Device::Reference, F32);
+}
+
+#[test]
+fn cpu_wide_heads() {
+    run_wide(Device::Cpu, F32);
+}
+
 /// On the CUDA device, or the simulated one; `SAM3_PRECISION` chooses what it computes in.
 #[cfg(feature = "cuda")]
-fn cuda(fixture: &str, (short, long): (&str, &str)) {
+fn cuda(run: impl FnOnce(Device, Bounds)) {
     use sam3::cuda::{Precision, devices};
 
     let required = std::env::var_os("SAM3_REQUIRE_CUDA").is_some_and(|v| v == "1");
@@ -436,40 +470,52 @@ fn cuda(fixture: &str, (short, long): (&str, &str)) {
     match devices() {
         Err(e) if !required => println!("skipped: {e}"),
         Err(e) => panic!("{e}"),
-        Ok(_) => run(fixture, Device::Cuda(0), bounds, short, long),
+        Ok(_) => run(Device::Cuda(0), bounds),
     }
 }
 
 #[cfg(feature = "cuda")]
 #[test]
 fn cuda_published_layout() {
-    cuda("tiny-a", A);
+    cuda(|device, bounds| run("tiny-a", device, bounds, A.0, A.1));
 }
 
 #[cfg(feature = "cuda")]
 #[test]
 fn cuda_saved_layout_bf16_padded_windows() {
-    cuda("tiny-b", B);
+    cuda(|device, bounds| run("tiny-b", device, bounds, B.0, B.1));
 }
 
-/// The same two again with another setting, in a process of their own since the environment is the process's.
 #[cfg(feature = "cuda")]
-fn cuda_again(setting: &str, value: &str) {
-    const CHILD: &str = "SAM3_TEST_AGAIN";
-    if std::env::var_os(CHILD).is_some() {
-        return;
+#[test]
+fn cuda_wide_heads() {
+    cuda(run_wide);
+}
+
+/// Two of the tests above with another setting, each in a process of its own, since the environment is the process's and
+/// one of them reads its driver's log.
+#[cfg(feature = "cuda")]
+fn cuda_again(tests: [&str; 2], setting: &str, value: &str) {
+    let start = |test: &&str| {
+        let log = std::env::temp_dir().join(format!("sam3-{test}-{setting}-{}", std::process::id()));
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", *test, "--nocapture"]).env(setting, value).env("SAM3_SIM_LOG", &log);
+        let piped = std::process::Stdio::piped;
+        (command.stdout(piped()).stderr(piped()).spawn().unwrap(), log)
+    };
+    for (child, log) in tests.iter().map(start).collect::<Vec<_>>() {
+        let output = child.wait_with_output().unwrap();
+        let _ = std::fs::remove_file(&log);
+        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{text}");
+        println!("{text}");
     }
-    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-    let output = command.args(["cuda_", "--nocapture"]).env(CHILD, "1").env(setting, value).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{text}");
-    println!("{text}");
 }
 
 #[cfg(feature = "cuda")]
 #[test]
 fn cuda_in_f32() {
-    cuda_again("SAM3_PRECISION", "f32");
+    cuda_again(["cuda_published_layout", "cuda_saved_layout_bf16_padded_windows"], "SAM3_PRECISION", "f32");
 }
 
 /// On a simulated Hopper of one multiprocessor, for which no tile of its kernels is too large.
@@ -477,6 +523,6 @@ fn cuda_in_f32() {
 #[test]
 fn cuda_on_small_hopper() {
     if sam3::cuda::Listing::of(0).is_ok_and(|device| device.name == "CPU simulator") {
-        cuda_again("SAM3_SIM_PROCESSORS", "1");
+        cuda_again(["cuda_wide_heads", "cuda_saved_layout_bf16_padded_windows"], "SAM3_SIM_PROCESSORS", "1");
     }
 }
