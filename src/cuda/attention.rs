@@ -20,7 +20,8 @@ const LEAST: usize = QUERIES / 2;
 ///
 /// It reads rows of bf16 at aligned addresses, tokens as they follow each other or whole rows of windows that do not hang
 /// over the grid. Its tiles are so large that few of them leave multiprocessors without work, and half of the
-/// multiprocessors are enough to win over mma.sync, as are half of the tiles' queries.
+/// multiprocessors are enough to win over mma.sync, as are half of the tiles' queries. Where a tile of keys goes on below its
+/// window, it multiplies what stands there by a probability of 0: values are finite.
 fn hopper<'a>(ops: &'a CudaOps, args: &AttentionArgs, windows: usize) -> Option<&'a Hopper> {
     let kernels = ops.functions.hopper.as_ref()?;
     let [queries, size, height, width] = [args.queries, args.size, args.height, args.width].map(|n| n as usize);

@@ -67,9 +67,9 @@ const HOPPER_PIXELS: [usize; 2] = [8, 24];
 
 /// Enqueues a product on Hopper's kernels; false where there are none, or where they would not be the faster ones.
 ///
-/// They read operands of bf16 at aligned addresses, write elements in pairs, and turn heads of 64. Their tiles are so large that few of
-/// them leave multiprocessors without work; since they compute at least twice as fast as mma.sync does, half of the
-/// multiprocessors are enough.
+/// They read operands of bf16 at aligned addresses, write elements in pairs, and turn heads of 64. Their tiles are so large
+/// that few of them leave multiprocessors without work; since they compute at least twice as fast as mma.sync does, half of
+/// the multiprocessors are enough.
 fn hopper(ops: &CudaOps, shape: Shape, args: &GemmArgs) -> Result<bool> {
     let Some(kernels) = ops.functions.hopper.as_ref().filter(|_| ops.precision == Precision::Bf16) else {
         return Ok(false);
