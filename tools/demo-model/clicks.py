@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from dense import mask_iou, mask_losses
+from model import size_loss
 
 PAD = -10  # label of a point that is not there
 
@@ -134,3 +135,14 @@ def track_loss(model, levels, scenes, count, rounds=0, generator=None):
         if turn < rounds:
             prompt = correct(found[:, 0], cover, prompt, size, generator)
     return total, ious
+
+
+def click_step(model, phrases, scenes, args, autocast):
+    """One step of stage `click`: the click decoder and its neck, on a ViT that stands still with the detector on it."""
+    with torch.no_grad(), autocast():
+        plane = model.plane(scenes.pixels)
+    with autocast():
+        levels = model.track_levels(plane)
+        tracked, ious = track_loss(model, levels, scenes, args.shown * len(scenes.pixels), args.rounds)
+    sizes = size_loss(levels)
+    return tracked + 0.1 * sizes, dict(track=tracked, sizes=sizes, **ious)

@@ -149,12 +149,20 @@ class Demo(nn.Module):
 
         Without `fine` the detector's first two levels are left out (None): only its masks need them.
         """
-        tokens = self.detector.vision_encoder.backbone(pixels).last_hidden_state
-        plane = tokens.transpose(1, 2).reshape(len(pixels), -1, self.preset.grid, self.preset.grid)
+        plane = self.plane(pixels)
         neck = self.detector.vision_encoder.neck
         seen = [layer(plane) if fine or i == 2 else None for i, layer in enumerate(neck.fpn_layers[:3])]
         places = neck.position_encoding(seen[2][:1].shape, seen[2].device, torch.float32)
-        return seen, places, [layer(plane) for layer in self.video.tracker_neck.fpn_layers[:3]] if tracker else None
+        return seen, places, self.track_levels(plane) if tracker else None
+
+    def plane(self, pixels):
+        """The ViT's tokens as a map [B, width, g, g]."""
+        tokens = self.detector.vision_encoder.backbone(pixels).last_hidden_state
+        return tokens.transpose(1, 2).reshape(len(pixels), -1, self.preset.grid, self.preset.grid)
+
+    def track_levels(self, plane):
+        """The tracker's three neck levels, finest first."""
+        return [layer(plane) for layer in self.video.tracker_neck.fpn_layers[:3]]
 
     def read(self, ids, mask):
         """Text features [n, L, D] of n phrases; equal rows are read once."""

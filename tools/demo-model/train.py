@@ -3,6 +3,7 @@
     python train.py --stage see  --size 96 --images 40000 --out RUN          # dense: tokens, words, clicks
     python train.py --stage find --size 96 --images 60000 --out RUN --init RUN/see-96.pt
     python train.py --stage find --size 192 --images 60000 --out RUN --init RUN/find-96.pt
+    python train.py --stage click --size 192 --images 20000 --out RUN --init RUN/find-192.pt   # the click decoder alone
 
 A stage writes RUN/<stage>-<size>.pt every `--save` minutes and at the end, and goes on from that file if it is there;
 RUN/<stage>-<size>.csv is the log. SIGTERM saves and ends; any other end loses at most the minutes since the last save.
@@ -11,6 +12,7 @@ RUN/<stage>-<size>.csv is the log. SIGTERM saves and ends; any other end loses a
 import argparse
 import contextlib
 import csv
+import itertools
 import os
 import pathlib
 import signal
@@ -20,7 +22,7 @@ import torch
 from safetensors.torch import load_file
 
 from atlas import styles, unpack
-from clicks import track_loss
+from clicks import click_step, track_loss
 from config import PRESETS, at_size
 from dense import contrast, draw_phrases, token_boxes, token_forms
 from model import Demo, size_loss
@@ -33,7 +35,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--preset", default="shapes", choices=PRESETS)
-    add("--stage", required=True, choices=("see", "find"))
+    add("--stage", required=True, choices=("see", "find", "click"))
     add("--size", type=int, default=96, help="picture side in this stage, a multiple of the patch side")
     add("--images", type=int, required=True, help="pictures of the whole stage, counted over all resumptions")
     add("--minutes", type=float, default=1e9, help="stop this run after so long; the stage goes on at the next run")
@@ -112,7 +114,8 @@ class Optimiser:
     def __init__(self, model, rate, decay=0.02, muon=True, dtype=torch.bfloat16):
         heavy, light = [], []
         for name, p in model.named_parameters():
-            (heavy if p.dim() >= 2 and not any(t in name for t in self.TABLES) else light).append(p)
+            if p.requires_grad:
+                (heavy if p.dim() >= 2 and not any(t in name for t in self.TABLES) else light).append(p)
         adamw = [dict(params=light, weight_decay=0.0)]
         if muon:
             self.parts = [Muon([dict(params=heavy, weight_decay=decay)], rate, dtype=dtype)]
@@ -218,6 +221,13 @@ def main():
     images = steps = 0
     spent = 0.0
     kind = torch.float32 if args.full_precision else torch.bfloat16
+    step = see_step
+    if args.stage == "find":
+        from find import find_step as step
+    elif args.stage == "click":
+        step = click_step
+        for p in itertools.chain(model.video.detector_model.parameters(), model.aids.parameters()):
+            p.requires_grad_(False)
     optimiser = Optimiser(model, args.rate, muon=not args.adamw, dtype=kind)
     average = None
     if path.exists():
@@ -238,9 +248,6 @@ def main():
     average = average or Average(model)
     composer = Composer(args.size, preset.cells, seed=args.seed * 1_000_003 + steps, **scene)
     torch.manual_seed(args.seed * 7919 + steps)
-    step = see_step
-    if args.stage == "find":
-        from find import find_step as step
 
     def autocast():
         if args.full_precision:
