@@ -23,6 +23,9 @@ const SUMS: f64 = 1.0 / 8192.0;
 /// of an average are independent, as its terms are: as much of the results. This is nine of them.
 const ATTENTION: f64 = 1.0 / 64.0;
 
+/// Most results of an operation.
+const MOST: usize = 193 * 192;
+
 /// An operation's name and its results.
 type Answer = (&'static str, Vec<f32>);
 
@@ -120,7 +123,11 @@ impl<O: Ops> Inputs<'_, O> {
 /// is refused: heads of 64, channels in multiples of 64, rows of multiples of 16 bytes.
 fn answers<O: Ops>(ops: &O) -> Result<Vec<Answer>> {
     let (mut i, mut y, mut all) = (Inputs { ops, state: 3 }, O::Act::default(), Vec::new());
+    // One place for all results, so that each finds another's there, never its own of the round before, as memory that was
+    // given back may hold.
+    ops.upload(&vec![f32::NAN; MOST], &mut y)?;
     let mut keep = |name, y: &O::Act, n: usize| -> Result<()> {
+        assert!(n <= MOST, "{name} has {n} results");
         let mut values = vec![0.0; n];
         ops.download(y, 0, &mut values)?;
         all.push((name, values));
