@@ -66,10 +66,10 @@ class Preset:
 
 
 PRESETS = {
-    # Coloured shapes, trained on CPU cores: 24 x 24 tokens, masks of 96 x 96 on 192 pixels, for 336 pixels would
-    # only add texture that shapes do not have. Half the width costs a third of the time
+    # Coloured shapes, trained on CPU cores: 30 x 30 tokens, masks of 120 x 120 on 240 pixels, for outlines are bound by the
+    # side (LOG.md, run 14) and a picture at 336 costs four times as much. Half the width costs a third of the time
     # per picture, and the number of pictures is what limits a CPU run.
-    "shapes": Preset(size=192, vit=128, vit_heads=4, width=64, ffn=256, text=64, tracker_ffn=128, iou_hidden=64),
+    "shapes": Preset(size=240, vit=128, vit_heads=4, width=64, ffn=256, text=64, tracker_ffn=128, iou_hidden=64),
     # Shapes and several hundred named things, for a GPU: more pixels for drawings, more layers for more names.
     "full": Preset(size=336, patch=14, vit_layers=8, global_layers=(3, 7), encoder_layers=3, text=192, queries=25),
     # For rehearsing every script in a minute.
