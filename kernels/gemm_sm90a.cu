@@ -8,25 +8,35 @@
 #include "ptx/tma.cuh"
 #include "ptx/wgmma.cuh"
 #include "tile/epilogue.cuh"
+#include "tile/quad.cuh"
 #include "tile/tensor_maps.cuh"
 
 namespace gemm_sm90a {
 
-constexpr u32 CONSUMERS = 3, ROWS = 64 * CONSUMERS, COLUMNS = 256, STEP = 64, STAGES = 4;
-constexpr u32 X_BYTES = ROWS * STEP * 2, STAGE = X_BYTES + COLUMNS * STEP * 2;
-/// Columns 128..256 of the right operand, in units of 16 bytes.
-constexpr u64 SIDE = 128 * STEP * 2 / 16;
+constexpr u32 CONSUMERS = 3, ROWS = 64 * CONSUMERS, SIDE = 128, STEP = 64;
+constexpr u32 X_BYTES = ROWS * STEP * 2, SIDE_BYTES = SIDE * STEP * 2;
 /// Pixels of a tile of a convolution.
 constexpr u32 DOWN = 8, ACROSS = 24;
 static_assert(DOWN * ACROSS == ROWS, "a tile's pixels are its rows");
 /// Columns of the heads that turn; others are the mma.sync kernels'.
 constexpr u32 HEAD = 64;
-static_assert(128 == 2 * HEAD, "each side of a tile has two heads");
+static_assert(SIDE == 2 * HEAD, "each side of a tile has two heads");
 
 enum class Kind { product, conv3x3, deconv2x2 };
 
+/// A tile of one or two sides of 128 columns. What is in a stage, in bytes, and how many stages fit.
+template <u32 Sides> struct Tile {
+    static constexpr u32 COLUMNS = Sides * SIDE, STAGE = X_BYTES + Sides * SIDE_BYTES, STAGES = Sides == 1 ? 5 : 4;
+};
+
+/// First column and row of a tile, or row and column of its first pixel.
+struct Corner {
+    u32 column, top, left;
+};
+
 /// A walk over all tiles and steps, the same for the producer and for consumers.
-template <Kind K> struct Walk {
+template <Kind K, u32 Sides> struct Walk {
+    static constexpr u32 COLUMNS = Tile<Sides>::COLUMNS;
     u32 tile, tiles, columns, across, steps;
 
     METHOD explicit Walk(const GemmArgs& a) {
@@ -39,18 +49,63 @@ template <Kind K> struct Walk {
     }
     METHOD bool inside() const { return tile < tiles; }
     METHOD void next() { tile += gridDim.x; }
-    METHOD u32 column() const { return tile % columns * COLUMNS; }
-    /// First row, or row and column of the first pixel.
-    METHOD u32 row() const { return tile / columns * ROWS; }
-    METHOD u32 top() const { return tile / columns / across * DOWN; }
-    METHOD u32 left() const { return tile / columns % across * ACROSS; }
+    METHOD Corner corner() const {
+        const u32 down = tile / columns;
+        Corner c = {tile % columns * COLUMNS, down * ROWS, 0};
+        if (K == Kind::conv3x3) {
+            c.top = down / across * DOWN;
+            c.left = down % across * ACROSS;
+        }
+        return c;
+    }
 };
 
+/// What the end of a tile needs, worked out and loaded by another warp, since sums leave no registers to do it with: the
+/// biases of its columns and the rows of y of its rows, `m` for none.
+template <u32 Sides> struct Notes {
+    float bias[Tile<Sides>::COLUMNS];
+    u32 row[ROWS];
+    u64 full, empty;
+};
+
+/// Row of y of row `r` of a tile; `m` for none.
+template <Kind K> DEVICE u32 row_of_tile(const GemmArgs& a, const Corner& corner, u32 r) {
+    if (K != Kind::conv3x3) return min_u32(corner.top + r, a.m);
+    const u32 y = corner.top + r / ACROSS, x = corner.left + r % ACROSS;
+    return y < a.height && x < a.width ? y * a.width + x : a.m;
+}
+
+/// A warp writes them.
+template <Kind K, u32 Sides> DEVICE void take_notes(const GemmArgs& a, Notes<Sides>& notes) {
+    const u32 lane = threadIdx.x % 32;
+    u32 parity = 1;
+    for (Walk<K, Sides> walk(a); walk.inside(); walk.next()) {
+        const Corner corner = walk.corner();
+        mbarrier_wait(&notes.empty, parity);
+        parity ^= 1;
+#pragma unroll
+        for (u32 c = lane * 4; c < Tile<Sides>::COLUMNS; c += 128) {
+            float4 bias = {};
+            if (a.bias && corner.column + c < a.n) bias = *reinterpret_cast<const float4*>(a.bias + corner.column + c);
+            *reinterpret_cast<float4*>(notes.bias + c) = bias;
+        }
+#pragma unroll 1
+        for (u32 r = lane; r < ROWS; r += 32) notes.row[r] = row_of_tile<K>(a, corner, r);
+        __syncwarp();
+        if (lane == 0) mbarrier_arrive(&notes.full);
+    }
+}
+
 /// One thread keeps the stages full.
-template <Kind K> DEVICE void produce(const TmaGemmArgs& args, u8* stages, u64* full, u64* empty) {
+template <Kind K, u32 Sides> DEVICE void produce(const TmaGemmArgs& args, u8* stages, u64* full, u64* empty) {
+    constexpr u32 STAGE = Tile<Sides>::STAGE, STAGES = Tile<Sides>::STAGES;
     const GemmArgs& a = args.gemm;
     u32 stage = 0, phase = 0;
-    for (Walk<K> walk(a); walk.inside(); walk.next()) {
+    for (Walk<K, Sides> walk(a); walk.inside(); walk.next()) {
+        // All channels of a step belong to one tap; taps beyond the edge are zero.
+        const Corner corner = walk.corner();
+        int channel = 0, across = static_cast<int>(corner.left) - 1, down = static_cast<int>(corner.top) - 1;
+        u32 tap = 0;
         for (u32 step = 0; step < walk.steps; step++) {
             u8* const x = stages + stage * STAGE;
             // The first round finds all stages empty.
@@ -58,14 +113,19 @@ template <Kind K> DEVICE void produce(const TmaGemmArgs& args, u8* stages, u64* 
             mbarrier_arrive_expect_tx(full + stage, STAGE);
             const u32 k = step * STEP;
             if (K == Kind::conv3x3) {
-                // All channels of a step belong to one tap; taps beyond the edge are zero.
-                const u32 tap = k / a.channels;
-                tma_load_3d(x, &args.x, full + stage, static_cast<int>(k % a.channels),
-                            static_cast<int>(walk.left() + tap % 3) - 1, static_cast<int>(walk.top() + tap / 3) - 1);
+                tma_load_3d(x, &args.x, full + stage, channel, across, down);
+                channel += STEP;
+                if (channel == static_cast<int>(a.channels)) {
+                    channel = 0;
+                    // Three taps to a row.
+                    const bool last = ++tap == 3;
+                    across += last ? -2 : 1, down += last;
+                    tap = last ? 0 : tap;
+                }
             } else {
-                tma_load_3d(x, &args.x, full + stage, static_cast<int>(k), static_cast<int>(walk.row()), 0);
+                tma_load_3d(x, &args.x, full + stage, static_cast<int>(k), static_cast<int>(corner.top), 0);
             }
-            tma_load_3d(x + X_BYTES, &args.w, full + stage, static_cast<int>(k), static_cast<int>(walk.column()), 0);
+            tma_load_3d(x + X_BYTES, &args.w, full + stage, static_cast<int>(k), static_cast<int>(corner.column), 0);
             if (++stage == STAGES) {
                 stage = 0;
                 phase ^= 1;
@@ -74,78 +134,119 @@ template <Kind K> DEVICE void produce(const TmaGemmArgs& args, u8* stages, u64* 
     }
 }
 
-/// Row of y of row `r` of a tile; `m` for none.
-template <Kind K> DEVICE u32 row_of_tile(const GemmArgs& a, const Walk<K>& walk, u32 r) {
-    if (K != Kind::conv3x3) return min_u32(walk.row() + r, a.m);
-    const u32 y = walk.top() + r / ACROSS, x = walk.left() + r % ACROSS;
-    return y < a.height && x < a.width ? y * a.width + x : a.m;
-}
+/// Rows of y that a lane has sums of, and where the columns begin that it loads and stores: a quad together 64 bytes of a row.
+struct Lane {
+    u32 row[2], column;
+    Quad quad;
 
-/// Turns the pairs of a side, which has heads `from` and `from + 1` of 64 columns. A lane has the same pairs of both, and
-/// so reads each angle once.
-DEVICE void turn_heads(const GemmArgs& a, u32 row, u32 from, u32 lane, float* sum) {
-    if (row >= a.m || from * HEAD >= a.turned) return;
-    const float2* const angles = reinterpret_cast<const float2*>(a.angles + static_cast<size_t>(row) * HEAD) + lane % 4;
-    const bool both = (from + 1) * HEAD < a.turned;
-#pragma unroll
-    for (u32 j = 0; j < HEAD / 8; j++) {
-        const float2 angle = angles[j * 4];
-        turn_pair(angle, sum[j * 4], sum[j * 4 + 1]);
-        if (both) turn_pair(angle, sum[HEAD / 2 + j * 4], sum[HEAD / 2 + j * 4 + 1]);
-    }
-}
+    METHOD Lane(u32 row0, u32 row1, u32 column, u32 t) : row{row0, row1}, column(column), quad(t) {}
+    /// Four columns of the `j`-th pair of eights of a side, and eight of the `j`-th four eights.
+    METHOD u32 four(u32 side, u32 j) const { return column + side * 128 + j * 16 + quad.four(); }
+    METHOD u32 eight(u32 side, u32 j) const { return column + side * 128 + j * 32 + quad.eight(); }
+};
 
-/// Bias, addend, activation and turn in registers, one kind after the other, so that loads follow each other; then the
-/// stores.
-template <Kind K> DEVICE void finish_tile(const GemmArgs& a, const Walk<K>& walk, u32 t, u32 side, float (&sum)[64]) {
+/// What sums begin with: the addend, loaded straight to where it is needed, so that all loads of a tile are on their way at
+/// once, and while the copy engine fills the first stages.
+template <Kind K> DEVICE void begin_side(const GemmArgs& a, const Lane& lane, u32 side, float (&sum)[64]) {
     constexpr bool DECONV = K == Kind::deconv2x2;
-    const u32 row0 = row_of_tile(a, walk, t / 32 * 16 + t % 32 / 4);
-    const u32 row1 = row_of_tile(a, walk, t / 32 * 16 + t % 32 / 4 + 8);
-    const u32 column = walk.column() + side * 128 + t % 4 * 2;
-    if (a.bias) {
 #pragma unroll
-        for (u32 j = 0; j < 16; j++) {
-            if (column + j * 8 >= a.n) continue;
-            const float2 bias = *reinterpret_cast<const float2*>(a.bias + column + j * 8);
-            sum[j * 4] += bias.x, sum[j * 4 + 1] += bias.y;
-            sum[j * 4 + 2] += bias.x, sum[j * 4 + 3] += bias.y;
+    for (u32 e = 0; e < 64; e++) sum[e] = 0.0f;
+    // A convolution of 3 × 3 has no addend, and no activation either.
+    if (K == Kind::conv3x3 || !a.add) return;
+    const bool half = a.half & HALF_ADD;
+#pragma unroll
+    for (u32 e = 0; e < 16; e++) {
+        const u32 j = e / 2, h = e % 2, i = lane.row[h], c = lane.four(side, j);
+        if (i >= a.m || c >= a.n) continue;
+        const Place p = place<DECONV>(a, i, c);
+        const float4 add = load4(a.add, p.row * a.ld_add + p.column, half);
+        sum[j * 8 + h * 2] = add.x, sum[j * 8 + h * 2 + 1] = add.y;
+        sum[j * 8 + h * 2 + 4] = add.z, sum[j * 8 + h * 2 + 5] = add.w;
+    }
+#pragma unroll
+    for (u32 e = 0; e < 16; e++) {
+        float* const s = sum + e / 2 * 8 + e % 2 * 2;
+        lane.quad.scatter(s[0], s[1], s[4], s[5]);
+    }
+}
+
+/// Turns the pairs of a tile's heads of 64 columns. A lane has the same pairs of each, and so reads an angle once.
+template <u32 Sides>
+DEVICE void turn_heads(const GemmArgs& a, const u32 (&row)[2], u32 from, u32 quad, float (&sum)[Sides][64]) {
+#pragma unroll
+    for (u32 h = 0; h < 2; h++) {
+        if (row[h] >= a.m) continue;
+        const float2* const angles = reinterpret_cast<const float2*>(a.angles + static_cast<size_t>(row[h]) * HEAD) + quad;
+        float2 angle[HEAD / 8];
+#pragma unroll
+        for (u32 j = 0; j < HEAD / 8; j++) angle[j] = angles[j * 4];
+#pragma unroll
+        for (u32 head = 0; head < 2 * Sides; head++) {
+            if ((from + head) * HEAD >= a.turned) continue;
+#pragma unroll
+            for (u32 j = 0; j < HEAD / 8; j++) {
+                float* const pair = sum[head / 2] + head % 2 * (HEAD / 2) + j * 4 + h * 2;
+                turn_pair(angle[j], pair[0], pair[1]);
+            }
         }
     }
-    const bool add_half = a.half & HALF_ADD, half = a.half & HALF_Y;
-    if (a.add) {
+}
+
+/// Stores a side's sums, 16 bytes a lane.
+template <Kind K> DEVICE void store_side(const GemmArgs& a, const Lane& lane, u32 side, const float (&sum)[64]) {
+    constexpr bool DECONV = K == Kind::deconv2x2;
 #pragma unroll
-        for (u32 e = 0; e < 32; e++) {
-            const u32 i = e % 2 ? row1 : row0, j = column + e / 2 * 8;
-            if (i >= a.m || j >= a.n) continue;
-            const Place p = place<DECONV>(a, i, j);
-            const float2 add = load2(a.add, p.row * a.ld_add + p.column, add_half);
-            sum[e * 2] += add.x, sum[e * 2 + 1] += add.y;
+    for (u32 h = 0; h < 2; h++) {
+        const u32 i = lane.row[h];
+        if (a.half & HALF_Y) {
+#pragma unroll
+            for (u32 j = 0; j < 4; j++) {
+                // Two columns in 32 bits, so that one exchange between neighbours moves what two would.
+                u32 p[4];
+#pragma unroll
+                for (u32 e = 0; e < 4; e++) p[e] = cvt_bf16x2(sum[j * 16 + e * 4 + h * 2], sum[j * 16 + e * 4 + h * 2 + 1]);
+                const uint4 v = lane.quad.gather_bf16(p);
+                const u32 c = lane.eight(side, j);
+                if (i >= a.m || c >= a.n) continue;
+                const Place to = place<DECONV>(a, i, c);
+                *reinterpret_cast<uint4*>(static_cast<u16*>(a.y) + to.row * to.width + to.column) = v;
+            }
+        } else {
+#pragma unroll
+            for (u32 j = 0; j < 8; j++) {
+                const float* const s = sum + j * 8 + h * 2;
+                float2 even, odd;
+                even.x = s[0], even.y = s[1], odd.x = s[4], odd.y = s[5];
+                const float4 v = lane.quad.gather(even, odd);
+                const u32 c = lane.four(side, j);
+                if (i >= a.m || c >= a.n) continue;
+                const Place to = place<DECONV>(a, i, c);
+                *reinterpret_cast<float4*>(static_cast<float*>(a.y) + to.row * to.width + to.column) = v;
+            }
         }
-    }
-    if (a.act != ACT_NONE) {
-#pragma unroll
-        for (u32 e = 0; e < 64; e++) sum[e] = activate(a.act, sum[e]);
-    }
-    if (K == Kind::product && a.turned) {
-        turn_heads(a, row0, walk.column() / HEAD + side * 2, t % 32, sum);
-        turn_heads(a, row1, walk.column() / HEAD + side * 2, t % 32, sum + 2);
-    }
-#pragma unroll
-    for (u32 e = 0; e < 32; e++) {
-        const u32 i = e % 2 ? row1 : row0, j = column + e / 2 * 8;
-        if (i >= a.m || j >= a.n) continue;
-        const Place p = place<DECONV>(a, i, j);
-        store2(a.y, p.row * p.width + p.column, half, sum[e * 2], sum[e * 2 + 1]);
     }
 }
 
 /// A warpgroup of 64 rows. Each warp says for itself that it has done with a stage.
-template <Kind K> DEVICE void consume(const GemmArgs& a, const u8* stages, u64* full, u64* empty) {
+template <Kind K, u32 Sides>
+DEVICE void consume(const GemmArgs& a, const u8* stages, u64* full, u64* empty, Notes<Sides>& notes) {
+    constexpr u32 STAGE = Tile<Sides>::STAGE, STAGES = Tile<Sides>::STAGES;
     const u32 t = threadIdx.x - 128;
-    u32 stage = 0, phase = 0;
-    for (Walk<K> walk(a); walk.inside(); walk.next()) {
-        // Columns 0..128 and 128..256: the compiler has too few registers for a product of 256 before `setmaxnreg`.
-        float sum[2][64];
+    // The first of the two rows of a lane.
+    const u32 first = t / 32 * 16 + t % 32 / 4;
+    u32 stage = 0, phase = 0, parity = 0;
+    for (Walk<K, Sides> walk(a); walk.inside(); walk.next()) {
+        // A side each: the compiler has too few registers for a product of 256 columns before `setmaxnreg`.
+        float sum[Sides][64];
+        {
+            const Corner corner = walk.corner();
+            const Lane lane(row_of_tile<K>(a, corner, first), row_of_tile<K>(a, corner, first + 8), corner.column, t);
+#pragma unroll
+            for (u32 side = 0; side < Sides; side++) begin_side<K>(a, lane, side, sum[side]);
+        }
+        // Sums are what products add to from here on, wherever they came from.
+#pragma unroll
+        for (u32 side = 0; side < Sides; side++) wgmma_result(sum[side]);
         u32 before = 0;
         for (u32 step = 0; step < walk.steps; step++) {
             const u8* const x = stages + stage * STAGE;
@@ -155,8 +256,9 @@ template <Kind K> DEVICE void consume(const GemmArgs& a, const u8* stages, u64* 
 #pragma unroll
             for (u32 k = 0; k < STEP / 16; k++) {
                 // 16 of k are 32 bytes, 2 in the operands' units.
-                wgmma_m64n128k16(sum[0], left + 2 * k, right + 2 * k, step + k > 0);
-                wgmma_m64n128k16(sum[1], left + 2 * k, right + SIDE + 2 * k, step + k > 0);
+#pragma unroll
+                for (u32 side = 0; side < Sides; side++)
+                    wgmma_m64n128k16(sum[side], left + 2 * k, right + side * (SIDE_BYTES / 16) + 2 * k, true);
             }
             wgmma_commit();
             // The products of this stage may go on; those of the one before are done, and it is free.
@@ -171,44 +273,72 @@ template <Kind K> DEVICE void consume(const GemmArgs& a, const u8* stages, u64* 
             }
         }
         wgmma_wait<0>();
-        wgmma_result(sum[0]);
-        wgmma_result(sum[1]);
+#pragma unroll
+        for (u32 side = 0; side < Sides; side++) wgmma_result(sum[side]);
         if (t % 32 == 0) mbarrier_arrive(empty + before);
-        finish_tile(a, walk, t, 0, sum[0]);
-        finish_tile(a, walk, t, 1, sum[1]);
+        mbarrier_wait(&notes.full, parity);
+        parity ^= 1;
+        // Not those of before: kept through the products, they would cost registers that there are none of.
+        const Lane lane(notes.row[first], notes.row[first + 8], walk.corner().column, forgotten(t));
+        if (a.bias) {
+#pragma unroll
+            for (u32 j = 0; j < 16 * Sides; j++) {
+                const float2 bias = *reinterpret_cast<const float2*>(notes.bias + j * 8 + t % 4 * 2);
+                float* const s = sum[j / 16] + j % 16 * 4;
+                s[0] += bias.x, s[1] += bias.y, s[2] += bias.x, s[3] += bias.y;
+            }
+        }
+        if (K != Kind::conv3x3 && a.act != ACT_NONE) {
+#pragma unroll
+            for (u32 e = 0; e < 64 * Sides; e++) sum[e / 64][e % 64] = activate_rounded(a.act, sum[e / 64][e % 64]);
+        }
+        if (K == Kind::product && a.turned) turn_heads(a, lane.row, lane.column / HEAD, t % 4, sum);
+#pragma unroll
+        for (u32 side = 0; side < Sides; side++) store_side<K>(a, lane, side, sum[side]);
+        if (t % 32 == 0) mbarrier_arrive(&notes.empty);
     }
 }
 
-template <Kind K> DEVICE void run(const TmaGemmArgs& args) {
+template <Kind K, u32 Sides> DEVICE void run(const TmaGemmArgs& args) {
+    constexpr u32 STAGE = Tile<Sides>::STAGE, STAGES = Tile<Sides>::STAGES;
     DYNAMIC_SHARED(shared);
     u64* const full = reinterpret_cast<u64*>(shared + STAGES * STAGE);
     u64* const empty = full + STAGES;
+    Notes<Sides>& notes = *reinterpret_cast<Notes<Sides>*>(empty + STAGES);
     if (threadIdx.x == 0) {
         for (u32 s = 0; s < STAGES; s++) {
             mbarrier_init(full + s, 1);
             mbarrier_init(empty + s, CONSUMERS * 4);
         }
+        mbarrier_init(&notes.full, 1);
+        mbarrier_init(&notes.empty, CONSUMERS * 4);
         mbarrier_init_fence();
     }
     __syncthreads();
     // 128 · 32 + 384 · 160 registers are all that a multiprocessor has.
     if (threadIdx.x < 128) {
         setmaxnreg_dec<32>();
-        if (threadIdx.x == 0) produce<K>(args, shared, full, empty);
+        if (threadIdx.x == 0) produce<K, Sides>(args, shared, full, empty);
+        if (threadIdx.x / 32 == 1) take_notes<K>(args.gemm, notes);
     } else {
         setmaxnreg_inc<160>();
-        consume<K>(args.gemm, shared, full, empty);
+        consume<K>(args.gemm, shared, full, empty, notes);
     }
 }
 
 }  // namespace gemm_sm90a
 
-KERNEL void LAUNCH_BOUNDS(512, 1) gemm_sm90a_192x256x64(const GRID_CONSTANT TmaGemmArgs a) {
-    gemm_sm90a::run<gemm_sm90a::Kind::product>(a);
-}
-KERNEL void LAUNCH_BOUNDS(512, 1) conv3x3_sm90a_192x256x64(const GRID_CONSTANT TmaGemmArgs a) {
-    gemm_sm90a::run<gemm_sm90a::Kind::conv3x3>(a);
-}
-KERNEL void LAUNCH_BOUNDS(512, 1) deconv2x2_sm90a_192x256x64(const GRID_CONSTANT TmaGemmArgs a) {
-    gemm_sm90a::run<gemm_sm90a::Kind::deconv2x2>(a);
-}
+#define KERNELS(columns)                                                                                         \
+    KERNEL void LAUNCH_BOUNDS(512, 1) gemm_sm90a_192x##columns##x64(const GRID_CONSTANT TmaGemmArgs a) {          \
+        gemm_sm90a::run<gemm_sm90a::Kind::product, columns / gemm_sm90a::SIDE>(a);                                \
+    }                                                                                                            \
+    KERNEL void LAUNCH_BOUNDS(512, 1) conv3x3_sm90a_192x##columns##x64(const GRID_CONSTANT TmaGemmArgs a) {       \
+        gemm_sm90a::run<gemm_sm90a::Kind::conv3x3, columns / gemm_sm90a::SIDE>(a);                                \
+    }                                                                                                            \
+    KERNEL void LAUNCH_BOUNDS(512, 1) deconv2x2_sm90a_192x##columns##x64(const GRID_CONSTANT TmaGemmArgs a) {     \
+        gemm_sm90a::run<gemm_sm90a::Kind::deconv2x2, columns / gemm_sm90a::SIDE>(a);                              \
+    }
+// Half a tile where whole ones leave too many multiprocessors without work.
+KERNELS(128)
+KERNELS(256)
+#undef KERNELS

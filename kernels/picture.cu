@@ -69,6 +69,19 @@ KERNEL void LAUNCH_BOUNDS(256) patches_f32(const GRID_CONSTANT PictureArgs a) {
 /// `y[i, j] = x[⌊i·h/oh⌋, ⌊j·w/ow⌋] + skip[i, j]`
 KERNEL void LAUNCH_BOUNDS(256) upsample_add(const GRID_CONSTANT PictureArgs a) {
     const size_t count = static_cast<size_t>(a.out_height) * a.out_width * a.channels;
+    if (a.channels % 4 == 0) {
+        for (size_t i = first_element() * 4; i < count; i += all_threads() * 4) {
+            const u32 pixel = static_cast<u32>(i / a.channels), c = static_cast<u32>(i % a.channels);
+            const u32 row = pixel / a.out_width * a.height / a.out_height;
+            const u32 column = pixel % a.out_width * a.width / a.out_width;
+            const size_t at = (static_cast<size_t>(row) * a.width + column) * a.channels + c;
+            const float4 x = load4(a.x, at, a.half & HALF_X), skip = load4(a.skip, i, a.half & HALF_ADD);
+            float4 y;
+            y.x = x.x + skip.x, y.y = x.y + skip.y, y.z = x.z + skip.z, y.w = x.w + skip.w;
+            store4(a.y, i, a.half & HALF_Y, y);
+        }
+        return;
+    }
     for (size_t i = first_element(); i < count; i += all_threads()) {
         const u32 pixel = static_cast<u32>(i / a.channels), c = static_cast<u32>(i % a.channels);
         const u32 row = pixel / a.out_width * a.height / a.out_height;

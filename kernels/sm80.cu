@@ -3,6 +3,7 @@
 #include "attention_f32.cu"
 #include "boxes.cu"
 #include "gemm_bf16.cu"
+#include "gemm_few.cu"
 #include "gemm_f32.cu"
 #include "masks.cu"
 #include "norm.cu"

@@ -21,8 +21,9 @@ const STL: u64 = 0x187;
 
 /// Fewest warps that a multiprocessor holds at once of the kernels that its matrix units wait for, by the beginning of
 /// their names, and of all others. Two blocks of four warps hide the latency of each other's copies; Hopper's kernel has
-/// warps that do nothing but copy, and one block of it fills the registers.
-const FEWEST_WARPS: [(&str, u32); 3] = [("gemm_sm90a", 12), ("attention", 8), ("", 16)];
+/// warps that do nothing but copy, and one block of it fills the registers. Of few rows there are few blocks, which do
+/// better with more on its way in each.
+const FEWEST_WARPS: [(&str, u32); 4] = [("gemm_sm90a", 12), ("gemm_few", 4), ("attention", 8), ("", 16)];
 
 /// Kernels that may use local memory: the sine of angles beyond 10⁵, which boxes do not have, is computed there.
 const LOCAL: [&str; 1] = ["box_sine_f32"];

@@ -11,6 +11,13 @@ DEVICE void cp_async_16(void* shared, const void* global, bool copy) {
                  : "memory");
 }
 
+/// What other multiprocessors may have written since this kernel began.
+DEVICE float4 load_past_l1(const float4* p) {
+    float4 r;
+    asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(r.x), "=f"(r.y), "=f"(r.z), "=f"(r.w) : "l"(p) : "memory");
+    return r;
+}
+
 DEVICE void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
 /// Waits until at most `N` groups of this thread are in flight.

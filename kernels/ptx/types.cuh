@@ -22,11 +22,23 @@ DEVICE u32 cvt_bf16x2(float low, float high) {
     return r;
 }
 
+/// `x`, of which the compiler no longer knows where it came from: what follows from it is computed here and not kept from
+/// before.
+DEVICE u32 forgotten(u32 x) {
+    asm volatile("" : "+r"(x));
+    return x;
+}
+
 #else
 #include "../sim/sim.h"
 #endif
 
 DEVICE float bf16_to_f32(u16 x) { return __uint_as_float(static_cast<u32>(x) << 16); }
+
+/// Bits of the lane whose number differs by `lane_mask`.
+DEVICE u32 shuffle_xor_bits(u32 x, int lane_mask) {
+    return __float_as_uint(__shfl_xor_sync(0xffffffffu, __uint_as_float(x), lane_mask));
+}
 
 DEVICE u32 min_u32(u32 a, u32 b) { return a < b ? a : b; }
 DEVICE u32 div_up(u32 a, u32 b) { return (a + b - 1) / b; }

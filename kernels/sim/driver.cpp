@@ -58,13 +58,14 @@ long long setting(const char* name, long long otherwise) {
 #define FUNCTION(kernel) {#kernel, Function{Call<kernel>::entry, Call<kernel>::bytes}}
 std::map<std::string, Function> functions = {
     FUNCTION(gemm_f32_64x64x16), FUNCTION(conv3x3_f32_64x64x16), FUNCTION(deconv2x2_f32_64x64x16),
-    FUNCTION(gemm_bf16_64x64x32), FUNCTION(gemm_bf16_128x128x32), FUNCTION(dot_bf16_64x64x32),
+    FUNCTION(gemm_few_32x64x64), FUNCTION(gemm_bf16_64x64x32), FUNCTION(gemm_bf16_128x128x32), FUNCTION(dot_bf16_64x64x32),
     FUNCTION(conv3x3_bf16_64x64x32), FUNCTION(conv3x3_bf16_128x128x32), FUNCTION(deconv2x2_bf16_64x64x32),
     FUNCTION(attention_f32_16x32_d32), FUNCTION(attention_f32_16x32_d64), FUNCTION(attention_f32_16x32_d128),
     FUNCTION(attention_bf16_64x64_d32), FUNCTION(attention_bf16_64x64_d64), FUNCTION(attention_bf16_64x64_d128),
     FUNCTION(attention_join),
     FUNCTION(gemm_sm90a_192x256x64), FUNCTION(conv3x3_sm90a_192x256x64), FUNCTION(deconv2x2_sm90a_192x256x64),
-    FUNCTION(attention_sm90a_192x96_d64),
+    FUNCTION(gemm_sm90a_192x128x64), FUNCTION(conv3x3_sm90a_192x128x64), FUNCTION(deconv2x2_sm90a_192x128x64),
+    FUNCTION(attention_sm90a_192x96_d64), FUNCTION(attention_sm90a_192x96_d32),
     FUNCTION(layer_norm), FUNCTION(group_norm_partial), FUNCTION(group_norm_apply),
     FUNCTION(add_rows), FUNCTION(copy_rows), FUNCTION(gather_rows), FUNCTION(mean_rows),
     FUNCTION(ingest_f32), FUNCTION(patches_f32), FUNCTION(upsample_add), FUNCTION(roi_align_f32), FUNCTION(cut_f32),

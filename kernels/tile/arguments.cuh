@@ -18,12 +18,14 @@ struct GemmArgs {
     const void* add;    // rows like y's, ld_add apart, or null
     void* y;
     const float* angles;  // [m, head_dim], cosine and sine of each pair of columns, or null
+    float* partial;       // where k is split: [splits, tiles, a tile's sums], see gemm_few.cu
+    u32* counters;        // of blocks that are done, a tile each; 0 before and after
     u32 m, n, k, ldx, ldw, ld_add;
     u32 act;
     u32 height, width;  // convolutions: the input's grid
     u32 channels;       // conv3x3: input channels; deconv2x2: output channels
     u32 turned, head_dim;  // how many of the first columns turn, in heads of this width
-    u32 half, reserved;
+    u32 half, splits;
 };
 
 /// Which keys a query sees; the numbers are the order of `Pattern`'s variants.
@@ -94,7 +96,7 @@ struct CutArgs {
     u32 reserved;
 };
 
-static_assert(sizeof(GemmArgs) == 104, "as in src/cuda/arguments.rs");
+static_assert(sizeof(GemmArgs) == 120, "as in src/cuda/arguments.rs");
 static_assert(sizeof(AttentionArgs) == 136, "as in src/cuda/arguments.rs");
 static_assert(sizeof(NormArgs) == 72, "as in src/cuda/arguments.rs");
 static_assert(sizeof(RowsArgs) == 48, "as in src/cuda/arguments.rs");

@@ -17,12 +17,30 @@ DEVICE float gelu(float x) {
     return x < 0.0f ? x * rest : x - x * rest;
 }
 
+/// The same for a result that is rounded to bf16: `Φ(-|x|)` as a power of two whose exponent is a polynomial, within 1.2e-4 of
+/// it (minimax on 0 to 5.6, beyond which the result is less than 1e-7; the leading coefficient is negative, so that larger
+/// ones come to 0), a sixteenth of the rounding, in half of the instructions and one approximation instead of two.
+DEVICE float gelu_rounded(float x) {
+    const float z = fabsf(x);
+    float p = -0.0002847063879f;
+    p = p * z + 0.005487564951f;
+    p = p * z - 0.04711347818f;
+    p = p * z - 0.4656290710f;
+    p = p * z - 1.148472548f;
+    p = p * z - 1.000174165f;
+    const float rest = x * ex2(p);
+    return x < 0.0f ? rest : x - rest;
+}
+
 DEVICE float activate(u32 act, float x) {
     if (act == ACT_GELU) return gelu(x);
     // Not fmaxf, which drops a NaN.
     if (act == ACT_RELU) return x < 0.0f ? 0.0f : x;
     return x;
 }
+
+/// Of a result that is rounded to bf16, if it is a GELU.
+DEVICE float activate_rounded(u32 act, float x) { return act == ACT_GELU ? gelu_rounded(x) : activate(act, x); }
 
 /// Where an element of a product lands.
 struct Place {

@@ -26,8 +26,8 @@ macro_rules! arguments {
 arguments! {
     /// Matrix products and convolutions.
     GemmArgs {
-        x, w, bias, add, y, angles;
-        m, n, k, ldx, ldw, ld_add, act, height, width, channels, turned, head_dim, half, reserved; ;
+        x, w, bias, add, y, angles, partial, counters;
+        m, n, k, ldx, ldw, ld_add, act, height, width, channels, turned, head_dim, half, splits; ;
     }
     /// Attention.
     AttentionArgs {
@@ -49,7 +49,7 @@ arguments! {
     }
 }
 
-const _: () = assert!(size_of::<GemmArgs>() == 104);
+const _: () = assert!(size_of::<GemmArgs>() == 120);
 const _: () = assert!(size_of::<AttentionArgs>() == 136);
 const _: () = assert!(size_of::<NormArgs>() == 72);
 const _: () = assert!(size_of::<RowsArgs>() == 48);

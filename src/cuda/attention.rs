@@ -1,15 +1,16 @@
 //! Multi-head attention.
 
 use super::arguments::{AttentionArgs, HALF_ADD, HALF_W, HALF_X, HALF_Y, dim};
-use super::functions::Hopper;
+use super::functions::Function;
 use super::memory::{Act, rows, rows_f32};
 use super::tensor_map::{ALIGNMENT, TensorMap, TmaAttentionArgs};
 use super::{CudaOps, Precision};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ops::{Attention, Padding, Pattern, View};
 
-/// Width of a head, and queries and keys of a step of Hopper's kernel (kernels/attention_sm90a.cu).
-const WIDTH: usize = 64;
+/// Widths of heads, columns that are fetched together, and queries and keys of a step of Hopper's kernels
+/// (kernels/attention_sm90a.cu).
+const WIDTHS: [usize; 2] = [64, 32];
 const QUERIES: usize = 192;
 const KEYS: usize = 96;
 
@@ -22,7 +23,7 @@ const LEAST: usize = QUERIES / 2;
 /// over the grid. Its tiles are so large that few of them leave multiprocessors without work, and half of the
 /// multiprocessors are enough to win over mma.sync, as are half of the tiles' queries. Where a tile of keys goes on below its
 /// window, it multiplies what stands there by a probability of 0: values are finite.
-fn hopper<'a>(ops: &'a CudaOps, args: &AttentionArgs, windows: usize) -> Option<&'a Hopper> {
+fn hopper<'a>(ops: &'a CudaOps, args: &AttentionArgs, windows: usize) -> Option<&'a Function<TmaAttentionArgs>> {
     let kernels = ops.functions.hopper.as_ref()?;
     let [queries, size, height, width] = [args.queries, args.size, args.height, args.width].map(|n| n as usize);
     let blocks = queries.div_ceil(QUERIES);
@@ -39,8 +40,9 @@ fn hopper<'a>(ops: &'a CudaOps, args: &AttentionArgs, windows: usize) -> Option<
         address.is_multiple_of(ALIGNMENT as u64) && (ld as usize * size_of::<half::bf16>()).is_multiple_of(ALIGNMENT)
     });
     let half = HALF_X | HALF_W | HALF_ADD;
-    let fits = ops.precision == Precision::Bf16 && args.head_dim as usize == WIDTH && args.half & half == half;
-    (fits && aligned && seen && tiles > 0 && 2 * tiles >= ops.processors).then_some(kernels)
+    let width = WIDTHS.iter().position(|&w| w == args.head_dim as usize)?;
+    let fits = ops.precision == Precision::Bf16 && args.half & half == half;
+    (fits && aligned && seen && tiles > 0 && 2 * tiles >= ops.processors).then_some(&kernels.attention[width])
 }
 
 /// Keys of a step of the kernels for Ampere (kernels/attention_bf16.cu).
@@ -59,7 +61,12 @@ fn splits(ops: &CudaOps, args: &AttentionArgs, tiles: usize) -> usize {
 }
 
 /// Enqueues Hopper's kernel, whose maps are of the rows as they lie: a box is 64 columns of a tile's tokens.
-fn launch_hopper(ops: &CudaOps, kernels: &Hopper, attention: AttentionArgs, windows: usize) -> Result<()> {
+fn launch_hopper(
+    ops: &CudaOps,
+    kernel: &Function<TmaAttentionArgs>,
+    attention: AttentionArgs,
+    windows: usize,
+) -> Result<()> {
     let a = &attention;
     let [queries, heads, size] = [a.queries, a.heads, a.size].map(|n| n as usize);
     let map = |address, ld: u32, tokens: u32, tile: usize| {
@@ -67,7 +74,7 @@ fn launch_hopper(ops: &CudaOps, kernels: &Hopper, attention: AttentionArgs, wind
             0 => ([tokens as usize, 1], [tile, 1]),
             _ => ([a.width as usize, a.height as usize], [size, tile / size]),
         };
-        let lengths = [heads * WIDTH, width, height];
+        let lengths = [heads * a.head_dim as usize, width, height];
         TensorMap::new(address, lengths, [ld as usize, width * ld as usize], boxes.map(|n| n as u32))
     };
     let args = TmaAttentionArgs {
@@ -79,7 +86,7 @@ fn launch_hopper(ops: &CudaOps, kernels: &Hopper, attention: AttentionArgs, wind
         ..TmaAttentionArgs::default()
     };
     let tiles = queries.div_ceil(QUERIES) * heads * windows;
-    ops.device.launch(&kernels.attention, [tiles.min(ops.processors), 1, 1], &args)
+    ops.device.launch(kernel, [tiles.min(ops.processors), 1, 1], &args)
 }
 
 pub(super) fn attention(

@@ -4,9 +4,9 @@ use super::arguments::{GemmArgs, HALF_ADD, HALF_W, HALF_X, HALF_Y, dim};
 use super::functions::Gemm;
 use super::memory::{Act, rows};
 use super::tensor_map::{ALIGNMENT, TensorMap, TmaGemmArgs};
-use super::{CudaOps, Precision, number};
+use super::{COUNTERS, CudaOps, Precision, number};
 use crate::error::Result;
-use crate::ops::{Epilogue, Linear, View};
+use crate::ops::{Activation, Epilogue, Linear, View};
 
 /// The arguments that a layer brings: its matrix and its bias.
 fn layer(l: &Linear<CudaOps>) -> GemmArgs {
@@ -61,15 +61,31 @@ enum Shape {
 /// Width of the heads that Hopper's kernels turn.
 const HOPPER_HEAD: u32 = 64;
 
-/// The tile of y of Hopper's kernels, and the picture's rows and columns that a convolution's is (kernels/gemm_sm90a.cu).
-const HOPPER: [usize; 2] = [192, 256];
+/// Rows of a tile of y of Hopper's kernels, the picture's rows and columns that they are of a convolution, and the columns of
+/// one of its one or two sides (kernels/gemm_sm90a.cu).
+const HOPPER_ROWS: usize = 192;
 const HOPPER_PIXELS: [usize; 2] = [8, 24];
+const HOPPER_SIDE: usize = 128;
+
+/// Sides of the tiles that are done first, of a product with so many rows of tiles and `n` columns.
+///
+/// In clocks of an H200: a step of 64 of k takes 192 · 128 · 64 · 2 / 4096 of the tensor cores for each side, which a tile of
+/// one side does not quite reach, since it reads more for each product; what begins and ends a tile is overlapped with
+/// nothing.
+fn hopper_sides(down: usize, n: usize, k: usize, processors: usize) -> usize {
+    let clocks = |sides: usize| {
+        let rounds = (down * n.div_ceil(HOPPER_SIDE * sides)).div_ceil(processors);
+        rounds * (k.div_ceil(64) * (768 * sides).max(900) + 2000 + 3000 * sides)
+    };
+    if clocks(1) < clocks(2) { 1 } else { 2 }
+}
 
 /// Enqueues a product on Hopper's kernels; false where there are none, or where they would not be the faster ones.
 ///
-/// They read operands of bf16 at aligned addresses, write elements in pairs, and turn heads of 64. Their tiles are so large
-/// that few of them leave multiprocessors without work; since they compute at least twice as fast as mma.sync does, half of
-/// the multiprocessors are enough.
+/// They read operands of bf16 at aligned addresses, write 16 bytes at a time, turn heads of 64, and
+/// have a GELU for results of bf16 alone. Their tiles are so large
+/// that few of them leave multiprocessors without work; since they compute several times as fast as mma.sync does, a sixth of
+/// the multiprocessors is enough, if half of the rows of a tile are there.
 fn hopper(ops: &CudaOps, shape: Shape, args: &GemmArgs) -> Result<bool> {
     let Some(kernels) = ops.functions.hopper.as_ref().filter(|_| ops.precision == Precision::Bf16) else {
         return Ok(false);
@@ -78,28 +94,29 @@ fn hopper(ops: &CudaOps, shape: Shape, args: &GemmArgs) -> Result<bool> {
     let [height, width, channels] = [args.height, args.width, args.channels].map(|n| n as usize);
     let ld = if matches!(shape, Shape::Conv3x3) { channels } else { args.ldx as usize };
     let pitch = if matches!(shape, Shape::Deconv2x2) { channels } else { n };
-    let add_pair = if args.half & HALF_ADD != 0 { 4 } else { 8 };
     let fits = args.half & HALF_X != 0
         && args.x.is_multiple_of(ALIGNMENT as u64)
         && (ld * 2).is_multiple_of(ALIGNMENT)
-        && pitch.is_multiple_of(2)
-        && (args.add == 0 || (args.ld_add.is_multiple_of(2) && args.add.is_multiple_of(add_pair)))
+        && pitch.is_multiple_of(8)
+        && args.ld_add.is_multiple_of(8)
+        && [args.y, args.add, args.bias].iter().all(|&p| p.is_multiple_of(ALIGNMENT as u64))
         && (args.turned == 0 || args.head_dim == HOPPER_HEAD)
+        && (args.act != number(Activation::Gelu) || args.half & HALF_Y != 0)
         && k > 0
         && (!matches!(shape, Shape::Conv3x3) || channels.is_multiple_of(64));
     let down = match shape {
         Shape::Conv3x3 => height.div_ceil(HOPPER_PIXELS[0]) * width.div_ceil(HOPPER_PIXELS[1]),
-        Shape::Product | Shape::Deconv2x2 => m.div_ceil(HOPPER[0]),
+        Shape::Product | Shape::Deconv2x2 => m.div_ceil(HOPPER_ROWS),
     };
-    let (tiles, processors) = (down * n.div_ceil(HOPPER[1]), ops.processors);
-    if !fits || tiles == 0 || 2 * tiles < processors {
+    let sides = hopper_sides(down, n, k, ops.processors);
+    let (tiles, processors) = (down * n.div_ceil(HOPPER_SIDE * sides), ops.processors);
+    if !fits || tiles == 0 || 6 * tiles < processors || 2 * m < HOPPER_ROWS {
         return Ok(false);
     }
+    let rows = [HOPPER_ROWS as u32, 1];
     let (kernel, x) = match shape {
-        Shape::Product => (&kernels.gemm, TensorMap::new(args.x, [k, m, 1], [ld, m * ld], [HOPPER[0] as u32, 1])?),
-        Shape::Deconv2x2 => {
-            (&kernels.deconv2x2, TensorMap::new(args.x, [k, m, 1], [ld, m * ld], [HOPPER[0] as u32, 1])?)
-        }
+        Shape::Product => (&kernels.gemm, TensorMap::new(args.x, [k, m, 1], [ld, m * ld], rows)?),
+        Shape::Deconv2x2 => (&kernels.deconv2x2, TensorMap::new(args.x, [k, m, 1], [ld, m * ld], rows)?),
         Shape::Conv3x3 => {
             let boxes = [HOPPER_PIXELS[1] as u32, HOPPER_PIXELS[0] as u32];
             let lengths = [channels, width, height];
@@ -107,10 +124,51 @@ fn hopper(ops: &CudaOps, shape: Shape, args: &GemmArgs) -> Result<bool> {
         }
     };
     let ldw = args.ldw as usize;
-    let w = TensorMap::new(args.w, [k, n, 1], [ldw, n * ldw], [HOPPER[1] as u32, 1])?;
+    let w = TensorMap::new(args.w, [k, n, 1], [ldw, n * ldw], [(HOPPER_SIDE * sides) as u32, 1])?;
     let args = TmaGemmArgs { x, w, gemm: *args, ..TmaGemmArgs::default() };
-    ops.device.launch(kernel, [tiles.min(processors), 1, 1], &args)?;
+    ops.device.launch(&kernel[sides - 1], [tiles.min(processors), 1, 1], &args)?;
     Ok(true)
+}
+
+/// The tile of y of the kernel for few rows, its step of k, and the steps that are on their way at once
+/// (kernels/gemm_few.cu).
+const FEW: [usize; 2] = [32, 64];
+const FEW_STEP: usize = 64;
+const FEW_STAGES: usize = 4;
+
+/// Most blocks that share a tile: what the last one adds up is then a small part of what all read.
+const MOST_SPLITS: usize = 8;
+
+/// Enqueues a product of few rows, `behind` being the address of room for so many bytes as [`few_splits`] says.
+fn launch_few(ops: &CudaOps, args: &GemmArgs, splits: usize, behind: u64) -> Result<()> {
+    let grid = [(args.n as usize).div_ceil(FEW[1]), (args.m as usize).div_ceil(FEW[0]), splits];
+    let args = GemmArgs { splits: dim(splits), partial: behind, counters: ops.counters.slice(COUNTERS), ..*args };
+    ops.device.launch(&ops.functions.gemm_few, grid, &args)
+}
+
+/// Among how many blocks the kernel for few rows shares each tile, and the bytes that they leave their sums in; none where
+/// it does not fit, or where there are more tiles than are done at once.
+///
+/// It reads rows of aligned chunks of 16 bytes and writes pairs. What is one step a block is on its way as soon as it begins.
+fn few_splits(ops: &CudaOps, args: &GemmArgs) -> Option<(usize, usize)> {
+    let [m, n, k] = [args.m, args.n, args.k].map(|n| n as usize);
+    let [x_chunk, add_pair] =
+        [(HALF_X, [4, 8]), (HALF_ADD, [8, 4])].map(|(flag, sizes)| sizes[usize::from(args.half & flag != 0)]);
+    let fits = args.x.is_multiple_of(ALIGNMENT as u64)
+        && (args.ldx as usize).is_multiple_of(x_chunk)
+        && k.is_multiple_of(8)
+        && n.is_multiple_of(2)
+        && (args.add == 0 || (args.ld_add.is_multiple_of(2) && args.add.is_multiple_of(add_pair as u64)))
+        && args.head_dim.is_multiple_of(2);
+    let tiles = m.div_ceil(FEW[0]) * n.div_ceil(FEW[1]);
+    if ops.precision != Precision::Bf16 || !fits || tiles == 0 || tiles > 2 * ops.processors {
+        return None;
+    }
+    let steps = k.div_ceil(FEW_STEP);
+    let wanted = (2 * ops.processors / tiles).min(steps.div_ceil(FEW_STAGES)).min(MOST_SPLITS).max(1);
+    // None without steps.
+    let splits = if tiles > COUNTERS { 1 } else { steps.div_ceil(steps.div_ceil(wanted).max(1)).max(1) };
+    Some((splits, if splits > 1 { splits * tiles * FEW[0] * FEW[1] * size_of::<f32>() } else { 0 }))
 }
 
 /// The larger tile reads less, if there are enough of them to occupy every multiprocessor.
@@ -131,10 +189,14 @@ pub(super) fn linear(
     let half = from.flag(HALF_X);
     let mut args = GemmArgs { x: from.address, m: dim(m), ldx: dim(x.stride), half, ..layer(l) };
     finish(&mut args, ep, m, l.n);
-    output(ops, &mut args, m * l.n, y)?;
+    let few = few_splits(ops, &args);
+    let (to, behind) = y.output_with(ops, m * l.n, few.map_or(0, |(_, bytes)| bytes))?;
+    args.y = to.address;
+    args.half |= to.flag(HALF_Y);
     match ops.precision {
         Precision::F32 => launch(ops, &ops.functions.gemm_f32, &args),
         Precision::Bf16 if hopper(ops, Shape::Product, &args)? => Ok(()),
+        Precision::Bf16 if let Some((splits, _)) = few => launch_few(ops, &args, splits, behind),
         Precision::Bf16 => launch(ops, choose(ops, &ops.functions.gemm_bf16, &args), &args),
     }
 }

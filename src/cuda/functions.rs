@@ -91,30 +91,31 @@ pub struct Gemm {
     pub(super) tile: usize,
 }
 
-/// The kernels of compute capability 9.0 alone, all of one tile of y.
+/// The kernels of compute capability 9.0 alone. Products by sides of 128 columns of their tiles of y, one or two.
 pub struct Hopper {
-    pub(super) gemm: Function<TmaGemmArgs>,
-    pub(super) conv3x3: Function<TmaGemmArgs>,
-    pub(super) deconv2x2: Function<TmaGemmArgs>,
-    pub(super) attention: Function<TmaAttentionArgs>,
+    pub(super) gemm: [Function<TmaGemmArgs>; 2],
+    pub(super) conv3x3: [Function<TmaGemmArgs>; 2],
+    pub(super) deconv2x2: [Function<TmaGemmArgs>; 2],
+    /// By width of a head, 64 and 32.
+    pub(super) attention: [Function<TmaAttentionArgs>; 2],
 }
 
 impl Hopper {
     fn load(d: &dyn Module) -> Result<Self> {
-        // Four stages of 192 × 64 and 256 × 64 bf16, and two barriers each (kernels/gemm_sm90a.cu).
-        let gemm = |name| Function::new(d, name, 512, 4 * (192 + 256) * 64 * 2 + 4 * 2 * 8);
+        // Stages of rows and columns of 64 bf16, notes on each row and column, and two barriers for each stage and for the
+        // notes (kernels/gemm_sm90a.cu).
+        let gemm = |name, columns: usize, stages: usize| {
+            let bytes = stages * (192 + columns) * 64 * 2 + (192 + columns) * 4 + (stages + 1) * 2 * 8;
+            Function::new(d, name, 512, bytes)
+        };
+        // Rows of 64 bf16, of two tiles of 192 queries and four stages of 96 keys and values, two barriers for each, and one
+        // for the turn of each of three warpgroups (kernels/attention_sm90a.cu).
+        let attention = |name| Function::new(d, name, 512, (2 * 192 + 4 * 2 * 96) * 64 * 2 + (2 + 4) * 2 * 8 + 3 * 8);
         Ok(Self {
-            gemm: gemm("gemm_sm90a_192x256x64")?,
-            conv3x3: gemm("conv3x3_sm90a_192x256x64")?,
-            deconv2x2: gemm("deconv2x2_sm90a_192x256x64")?,
-            // Rows of 64 bf16, of two tiles of 192 queries and four stages of 96 keys and values, and two barriers for
-            // each (kernels/attention_sm90a.cu).
-            attention: Function::new(
-                d,
-                "attention_sm90a_192x96_d64",
-                512,
-                (2 * 192 + 4 * 2 * 96) * 64 * 2 + (2 + 4) * 2 * 8,
-            )?,
+            gemm: [gemm("gemm_sm90a_192x128x64", 128, 5)?, gemm("gemm_sm90a_192x256x64", 256, 4)?],
+            conv3x3: [gemm("conv3x3_sm90a_192x128x64", 128, 5)?, gemm("conv3x3_sm90a_192x256x64", 256, 4)?],
+            deconv2x2: [gemm("deconv2x2_sm90a_192x128x64", 128, 5)?, gemm("deconv2x2_sm90a_192x256x64", 256, 4)?],
+            attention: [attention("attention_sm90a_192x96_d64")?, attention("attention_sm90a_192x96_d32")?],
         })
     }
 }
@@ -131,6 +132,7 @@ pub struct Functions {
     pub(super) conv3x3_f32: Gemm,
     pub(super) deconv2x2_f32: Gemm,
     pub(super) gemm_bf16: [Gemm; 2],
+    pub(super) gemm_few: Function<GemmArgs>,
     pub(super) conv3x3_bf16: [Gemm; 2],
     pub(super) dot_bf16: Gemm,
     pub(super) deconv2x2_bf16: Gemm,
@@ -179,6 +181,8 @@ impl Functions {
             gemm_f32: full("gemm_f32_64x64x16")?,
             conv3x3_f32: full("conv3x3_f32_64x64x16")?,
             deconv2x2_f32: full("deconv2x2_f32_64x64x16")?,
+            // Four stages of 32 rows of f32 and 64 of bf16, of 64 each (kernels/gemm_few.cu).
+            gemm_few: Function::new(d, "gemm_few_32x64x64", 128, 4 * (32 * 4 + 64 * 2) * 64)?,
             gemm_bf16: [half("gemm_bf16_128x128x32", 128)?, half("gemm_bf16_64x64x32", 64)?],
             conv3x3_bf16: [half("conv3x3_bf16_128x128x32", 128)?, half("conv3x3_bf16_64x64x32", 64)?],
             dot_bf16: half("dot_bf16_64x64x32", 64)?,

@@ -79,6 +79,9 @@ impl Precision {
     }
 }
 
+/// Tiles that several blocks may share.
+const COUNTERS: usize = 1024;
+
 /// The CUDA back end on one device.
 pub struct CudaOps {
     functions: Functions,
@@ -86,6 +89,8 @@ pub struct CudaOps {
     precision: Precision,
     /// Multiprocessors that work is divided among, and kernels are chosen for.
     processors: usize,
+    /// What blocks count by that share a tile; all 0 between launches, of which there is one at a time on the one stream.
+    counters: Act,
 }
 
 impl CudaOps {
@@ -98,7 +103,10 @@ impl CudaOps {
         let device = Device::open(index)?;
         device.bind()?;
         let processors = device.processors() as usize;
-        Ok(Self { functions: Functions::load(&*device)?, device, precision, processors })
+        let mut counters = Act::default();
+        counters.output(&device, COUNTERS)?;
+        counters.write(0, &[0u32; COUNTERS])?;
+        Ok(Self { functions: Functions::load(&*device)?, device, precision, processors, counters })
     }
 
     /// The device.

@@ -13,7 +13,7 @@ const ROWS: usize = 8;
 const CHUNK: usize = 4096;
 
 /// Most chunks of a group, which every block of the second kernel joins anew.
-const MOST_CHUNKS: usize = 128;
+const MOST_CHUNKS: usize = 1024;
 
 fn arguments(norm: &Norm<CudaOps>, count: usize, act: Activation) -> NormArgs {
     NormArgs {
@@ -75,5 +75,6 @@ pub(super) fn group_norm(
     }
     ops.device.launch(&ops.functions.group_norm_partial, [chunks.div_ceil(ROWS), groups, 1], &args)?;
     let shared = dim(groups * 2 * size_of::<f32>());
-    ops.device.launch_with(&ops.functions.group_norm_apply, [count.div_ceil(ROWS), 1, 1], shared, &args)
+    let apply = &ops.functions.group_norm_apply;
+    ops.device.launch_with(apply, ops.blocks(elements.div_ceil(4), apply.threads), shared, &args)
 }

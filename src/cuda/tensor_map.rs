@@ -60,7 +60,7 @@ pub struct TmaGemmArgs {
     pub w: TensorMap,
     pub gemm: GemmArgs,
     /// Up to a multiple of the alignment.
-    pub reserved: [u32; 6],
+    pub reserved: [u32; 2],
 }
 
 impl Arguments for TmaGemmArgs {}

@@ -283,6 +283,8 @@ fn products<O: Ops>(suite: &mut Suite<O>) {
         (193, 514, 136),
         (385, 10, 64),
         (577, 256, 264),
+        (3, 1024, 520),
+        (33, 130, 1096),
     ] {
         for exact in [true, false] {
             let ep = (true, rng.below(2) == 0, rng.pick(&ACTS));

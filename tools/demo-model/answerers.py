@@ -18,7 +18,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from pycocotools import mask as coco
 from safetensors.numpy import load_file, save_file
 from transformers import (
     CLIPTokenizer,
@@ -225,6 +224,8 @@ class Engine:
 
     def run(self, arguments, prompts):
         """`Found` without logits for each of the call's prompts."""
+        from pycocotools import mask as coco  # only the engine's answers need it
+
         done = subprocess.run(self.command + arguments, cwd=self.folder.name, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"{' '.join(self.command + arguments)}: {done.stderr}")

@@ -15,7 +15,6 @@ import tarfile
 import tempfile
 
 import numpy as np
-import resvg_py
 from PIL import Image
 
 from vocabulary import SHAPE_WORDS, SHAPES
@@ -122,6 +121,8 @@ def drawing(icons, slug):
 
 def tile(svg):
     """Rasterised, cut to what is drawn, centred in a square; None if nothing is."""
+    import resvg_py  # only who makes the drawings needs it
+
     png = resvg_py.svg_to_bytes(svg_string=svg, width=SIDE, height=SIDE)
     picture = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
     box = picture.getchannel("A").point(lambda v: 255 if v > 24 else 0).getbbox()

@@ -26,7 +26,8 @@ def click_in(region, size, generator=None):
     n, cells = region.shape[0], region.shape[-1]
     weight = region.flatten(1)
     empty = weight.sum(1) <= 0
-    cell = torch.multinomial(weight + empty[:, None], 1, generator=generator)[:, 0]
+    # What `multinomial` does for one draw, without its checks, for which a GPU has to be waited for.
+    cell = ((weight + empty[:, None]) / torch.empty_like(weight).exponential_(generator=generator)).argmax(1)
     jitter = torch.rand(n, 2, generator=generator, device=region.device)
     at = torch.stack([cell % cells, cell // cells], -1) + jitter
     return (at * (size / cells)).floor().clamp(0, size - 1)
@@ -55,18 +56,20 @@ def damaged(cover, generator=None):
 def mask_objective(found, iou, score, cover, alternatives):
     """Loss per prompt of all masks a round gives: found [n, 4, M, M], predicted IoU [n, 4], object score [n].
 
-    The single mask learns always; of the three alternatives only the best does, and only where a lone click may mean
-    several things (`alternatives` [n] bool).
+    The single mask learns always; of the three alternatives the best learns most, and only where a lone click may mean
+    several things (`alternatives` [n] bool). All learn: the one that is rated best is answered, and ratings err.
     """
     cell, dice = mask_losses(found, cover[:, None].expand_as(found))
+    # Errors count by the size of the object, as they do for IoU, and not by that of the picture.
+    cell = cell * (cover[0].numel() / 4 / (cover.sum((1, 2)) + 400))[:, None]
     each = 2 * cell + dice
-    best = each[:, 1:].min(1).values + 0.05 * each[:, 1:].mean(1)
+    best = 0.5 * each[:, 1:].min(1).values + 0.5 * each[:, 1:].mean(1)
     truth = mask_iou(found.detach(), cover[:, None])
     rating = (iou - truth).abs()
     rating = rating[:, 0] + torch.where(alternatives, rating[:, 1:].mean(1), 0)
     exists = F.binary_cross_entropy_with_logits(score, torch.ones_like(score), reduction="none")
     masks = each[:, 0] + torch.where(alternatives, best, 0)
-    return masks + 0.3 * rating + 0.02 * exists, truth[:, 0]
+    return masks + rating + 0.02 * exists, truth[:, 0]
 
 
 def first_prompts(scenes, pictures, objects, size, generator=None):
@@ -76,7 +79,7 @@ def first_prompts(scenes, pictures, objects, size, generator=None):
     keyword arguments of `Demo.track` and whether alternatives may be asked for.
     """
     n, device = len(pictures), pictures.device
-    kind = float(torch.rand(1, generator=generator, device=device))
+    kind = float(torch.rand(1, generator=generator))
     cover = scenes.cover[pictures, objects]
     if kind < 0.5:
         inner = (cover > 0.9).float() + 1e-3 * (cover > 0.5).float()
@@ -84,7 +87,7 @@ def first_prompts(scenes, pictures, objects, size, generator=None):
         return dict(points=points, labels=torch.ones(n, 1, dtype=torch.long, device=device)), True
     if kind < 0.85:
         return dict(boxes=corner_boxes(scenes.boxes[pictures, objects], size, 0.06, generator)), False
-    return dict(masks=damaged(cover, generator), **nowhere(n, device)), False
+    return dict(masks=damaged(cover, generator)), False
 
 
 def nowhere(n, device):
@@ -108,7 +111,7 @@ def correct(found, cover, prompt, size, generator=None):
     point = click_in(region, size, generator)[:, None]
     label = torch.where(positive | fine, 1, 0)[:, None]
     following = dict(prompt, masks=found[:, None].detach().clamp(-32, 32))
-    if "points" in prompt and (prompt["labels"] >= 0).any():
+    if "points" in prompt:
         following["points"] = torch.cat([prompt["points"], point], 1)
         following["labels"] = torch.cat([prompt["labels"], label], 1)
     else:
@@ -127,7 +130,8 @@ def track_loss(model, levels, scenes, count, rounds=0, generator=None):
     cover = scenes.cover[pictures, objects]
     total, ious = 0.0, {}
     for turn in range(rounds + 1):
-        found, iou, score = model.track(levels, pictures, **prompt)
+        alone = nowhere(len(cover), cover.device) if prompt.keys() == {"masks"} else {}
+        found, iou, score = model.track(levels, pictures, **prompt, **alone)
         alternatives = torch.full((len(cover),), several and turn == 0, device=cover.device)
         loss, truth = mask_objective(found, iou, score, cover, alternatives)
         total = total + loss.mean() / (rounds + 1)

@@ -100,7 +100,7 @@ def mask_losses(logits, cover):
     weighted towards edges and towards what is wrong.
     """
     each = F.binary_cross_entropy_with_logits(logits, cover, reduction="none")
-    floor = F.binary_cross_entropy(cover, cover, reduction="none")
+    floor = -torch.xlogy(cover, cover) - torch.xlogy(1 - cover, 1 - cover)
     p = logits.sigmoid()
     focus = (p - cover).detach().abs().clamp(min=0.05)
     cell = ((each - floor) * focus).mean((-1, -2)) * 4

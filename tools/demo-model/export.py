@@ -33,20 +33,21 @@ def tracker_config(config):
     )
 
 
-def write(model, directory):
+def write(state, preset, directory):
+    """The files of a model of that preset, `Demo.video`'s weights in `state`; bytes of weights."""
     directory.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.detach().half().contiguous() for name, tensor in model.video.state_dict().items()}
+    state = {name: tensor.detach().half().contiguous() for name, tensor in state.items()}
     odd = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
     if odd:
         raise SystemExit(f"not finite in f16: {odd}")
     save_file(state, directory / "model.safetensors", metadata={"format": "pt"})
-    config = video_config(model.preset)
+    config = video_config(preset)
     plain = {**config.to_dict(), "architectures": ["Sam3VideoModel"], "dtype": "float16", "sam3_origin": ORIGIN}
     for part in ("detector_config", "tracker_config"):  # as files before transformers 5 have it
         backbone = plain[part]["vision_config"]["backbone_config"]
         backbone["rope_theta"] = backbone.pop("rope_parameters")["rope_theta"]
     (directory / "config.json").write_text(json.dumps(plain, indent=1, sort_keys=True) + "\n")
-    make_tokenizer(model.preset.merges, directory)
+    make_tokenizer(preset.merges, directory)
     size = (directory / "model.safetensors").stat().st_size
     if size > LARGEST:
         raise SystemExit(f"{size} bytes of weights, {LARGEST} at most")
@@ -98,7 +99,7 @@ def main():
     parser.add_argument("directory", type=pathlib.Path)
     args = parser.parse_args()
     model, facts = load(args.checkpoint)
-    size = write(model, args.directory)
+    size = write(model.video.state_dict(), model.preset, args.directory)
     print(facts, f"{sum(p.numel() for p in model.video.parameters()) / 1e6:.2f} M parameters, {size / 1e6:.2f} MB")
     for name, gap in check(model, args.directory).items():
         print(f"{name}: {gap:.2e} of the largest value")

@@ -8,6 +8,7 @@
 Masks cost most and are computed for `--masked` prompts of a picture; boxes, scores and presence for all.
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
@@ -37,7 +38,7 @@ def box_overlap(a, b):
 
 @torch.no_grad()
 def match(out, boxes, cover, hit, masked):
-    """Queries for answers: indices (prompt, query, object), each [m], of the cheapest assignment per prompt.
+    """Queries for answers: numpy indices (prompt, query, object), each [m], of the cheapest assignment per prompt.
 
     Costs are those of DETR; where masks were computed (`masked`, indices of prompts), their dice error too.
     """
@@ -52,13 +53,12 @@ def match(out, boxes, cover, hit, masked):
     m, c = out["masks"].float().sigmoid().flatten(2), cover[masked].flatten(2)
     dice = 1 - (2 * m @ c.transpose(1, 2) + 1) / ((m * m).sum(2)[..., None] + (c * c).sum(2)[:, None] + 1)
     cost[masked] += 5 * dice
-    cost = torch.where(hit[:, None], cost, FAR).cpu().numpy()
-    some, truth = hit.any(1).cpu().numpy().nonzero()[0], hit.cpu().numpy()
-    triples = []
-    for n in some:
+    cost, truth = torch.where(hit[:, None], cost, FAR).cpu().numpy(), hit.cpu().numpy()
+    triples = [np.zeros((3, 0), int)]
+    for n in truth.any(1).nonzero()[0]:
         query, target = linear_sum_assignment(cost[n])
-        triples += [(n, q, k) for q, k in zip(query, target) if truth[n, k]]
-    return torch.tensor(triples, device=found.device, dtype=torch.long).reshape(-1, 3).unbind(1)
+        triples.append(np.stack([np.full_like(query, n), query, target])[:, truth[n, target]])
+    return np.concatenate(triples, 1)
 
 
 def shake(boxes, valid):
@@ -99,23 +99,21 @@ def layer_losses(out, layer, boxes, hit, matched, quality, answers):
     # Aid 2: all queries move to the nearest answer.
     far = torch.where(hit[:, None], torch.cdist(out["boxes"][layer].detach(), boxes, p=1), FAR)
     nearest = boxes.gather(1, far.argmin(2)[..., None].expand(-1, -1, 4))
-    drift_l1, drift_giou = box_loss(out["boxes"][layer][present], nearest[present])
-    drift = 5 * drift_l1.mean() + 2 * drift_giou.mean() if present.any() else 0.0
+    drift_l1, drift_giou = box_loss(out["boxes"][layer], nearest)
+    drift = (5 * drift_l1 + 2 * drift_giou).mean(1)
+    drift = (drift * present).sum() / present.sum().clamp(min=1)
     return scores, l1.sum() / answers, giou.sum() / answers, presence, drift
 
 
 def noised_losses(extra, boxes, hit, answers):
     """Aid 1 over all layers; noised query k belongs to object k. A weighted sum."""
     total, present = 0.0, hit.any(1)
-    wanted = boxes[hit]
     for layer in range(len(extra["scores"])):
-        found = extra["boxes"][layer][hit]
-        l1, giou = box_loss(found, wanted)
-        quality = box_overlap(found.detach(), wanted)[0]
-        target = torch.zeros_like(extra["scores"][layer])
-        target[hit] = 0.5 + 0.5 * quality
-        total = total + 2 * score_loss(extra["scores"][layer], target, present, answers)
-        total = total + (5 * l1.sum() + 2 * giou.sum()) / answers
+        found = extra["boxes"][layer]
+        l1, giou = box_loss(found, boxes)
+        quality = box_overlap(found.detach(), boxes)[0]
+        total = total + 2 * score_loss(extra["scores"][layer], (0.5 + 0.5 * quality) * hit, present, answers)
+        total = total + ((5 * l1 + 2 * giou) * hit).sum() / answers
     return total / len(extra["scores"])
 
 
@@ -123,18 +121,21 @@ def find_losses(out, boxes, cover, valid, hit, masked):
     """All losses of the detector for N prompts: boxes [N, K, 4], cover [N, K, M, M], hit [N, K] bool."""
     answers = hit.sum().clamp(min=1).float()
     matched = match(out, boxes, cover, hit, masked)
-    n, q, k = matched
-    place = torch.full((len(hit),), -1, device=hit.device)
-    place[masked] = torch.arange(len(masked), device=hit.device)
-    drawn = place[n] >= 0
-    masks, wanted = out["masks"][place[n[drawn]], q[drawn]].float(), cover[n[drawn], k[drawn]]
+    # Which of the matched have masks is found on the CPU, where the matching was made.
+    place = np.full(len(hit), -1)
+    place[masked.cpu().numpy()] = np.arange(len(masked))
+    drawn = (place[matched[0]] >= 0).nonzero()[0]
+    on_device = lambda indices: torch.from_numpy(indices).to(hit.device).unbind(0)
+    (drawn_n, drawn_q, drawn_k) = on_device(matched[:, drawn])
+    (slot, drawn), (n, q, k) = on_device(np.stack([place[matched[0, drawn]], drawn])), on_device(matched)
+    masks, wanted = out["masks"][slot, drawn_q].float(), cover[drawn_n, drawn_k]
     last = len(out["scores"]) - 1
     total, parts = 0.0, {}
     for layer in range(last + 1):
         quality = box_overlap(out["boxes"][layer][n, q].detach(), boxes[n, k])[0]
         if layer == last:
             quality[drawn] = mask_iou(masks.detach(), wanted)
-        scores, l1, giou, presence, drift = layer_losses(out, layer, boxes, hit, matched, quality, answers)
+        scores, l1, giou, presence, drift = layer_losses(out, layer, boxes, hit, (n, q, k), quality, answers)
         total = total + (1.0 if layer == last else 0.6) * (2 * scores + 5 * l1 + 2 * giou + 2 * presence + 0.3 * drift)
     parts.update(scores=scores, l1=l1, giou=giou, presence=presence)
     cell, dice = mask_losses(masks, wanted)
@@ -150,7 +151,8 @@ def find_losses(out, boxes, cover, valid, hit, masked):
 
     if "extra" in out:
         shaken = noised_losses(out["extra"], boxes, hit, answers)
-        cell, dice = mask_losses(out["extra"]["masks"].float()[hit[masked]], cover[masked][hit[masked]])
+        slot, k = hit[masked].nonzero(as_tuple=True)
+        cell, dice = mask_losses(out["extra"]["masks"][slot, k].float(), cover[masked[slot], k])
         total = total + 0.7 * shaken + 2 * (2 * cell + dice).sum() / max(len(cell), 1)
         parts["noised"] = shaken
         parts["noised_dice"] = dice.mean() if len(dice) else torch.zeros(())

@@ -22,8 +22,9 @@ FORM = 10
 
 
 def lean_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **_):
-    """Attention for CPUs, [B, h, n, d]: fused where there is no mask; else plain, with the scale on the queries and not
-    on n x n scores. Upstream's eager function takes 1.8 times as long for a step at 240 px."""
+    """Attention [B, h, n, d]: fused where there is no mask; else plain, with the scale on the queries and not on n x n
+    scores. On a CPU upstream's eager function takes 1.8 times as long for a step at 240 px; on a GPU upstream's masks for
+    its fused function wait for the device."""
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     if attention_mask is None:
         out = F.scaled_dot_product_attention(query, key, value, scale=scaling)
@@ -53,10 +54,9 @@ class Aids(nn.Module):
 
 
 class Demo(nn.Module):
-    def __init__(self, preset, attention=None):
+    def __init__(self, preset, attention="lean"):
         super().__init__()
         self.preset = preset
-        attention = attention or ("sdpa" if torch.cuda.is_available() else "lean")
         self.video = Sam3VideoModel._from_config(video_config(preset), attn_implementation=attention).train()
         self.aids = Aids(preset.width)
         self.start()
@@ -165,7 +165,10 @@ class Demo(nn.Module):
         return [layer(plane) for layer in self.video.tracker_neck.fpn_layers[:3]]
 
     def read(self, ids, mask):
-        """Text features [n, L, D] of n phrases; equal rows are read once."""
+        """Text features [n, L, D] of n phrases; equal rows are read once on a CPU. A GPU reads all of them sooner than it
+        finds and tells which are equal, or how long the longest is."""
+        if ids.is_cuda:
+            return self.detector.get_text_features(ids, attention_mask=mask).pooler_output, mask.bool()
         longest = int(mask.sum(1).max())
         rows, back = torch.unique(torch.cat([ids[:, :longest], mask[:, :longest]], 1), dim=0, return_inverse=True)
         features = self.detector.get_text_features(rows[:, :longest], attention_mask=rows[:, longest:]).pooler_output
@@ -191,6 +194,7 @@ class Demo(nn.Module):
             text_mask=prompt_mask,
         )
         memory = encoded.last_hidden_state
+        encoded.spatial_shapes = torch.tensor([coarse.shape[-2:]])  # the decoder counts by it, so it is kept on the CPU
         out = self._decode(memory, encoded, prompt_mask, None)
         if extra is not None:
             out["extra"] = self._decode(memory, encoded, prompt_mask, extra)
@@ -283,12 +287,14 @@ class Demo(nn.Module):
         others the three alternatives), their predicted IoU [n, 4] and the object score [n].
         """
         prompt, head = self.tracker.prompt_encoder, self.tracker.mask_decoder
-        sparse, dense = prompt(
-            input_points=None if points is None else points[:, None],
-            input_labels=None if labels is None else labels[:, None],
-            input_boxes=None if boxes is None else boxes[:, None],
-            input_masks=masks,
-        )
+        with torch.autocast(levels[0].device.type, enabled=False):  # eight bits are less than the pixels of a side
+            sparse, dense = prompt(
+                input_points=None if points is None else points[:, None],
+                input_labels=None if labels is None else labels[:, None],
+                input_boxes=None if boxes is None else boxes[:, None],
+                input_masks=masks,
+            )
+            places = self._image_places()
         fine, middle, coarse = (levels[0], levels[1], levels[2])
         fine, middle = head.conv_s0(fine)[pictures], head.conv_s1(middle)[pictures]
         n = len(pictures)
@@ -297,7 +303,7 @@ class Demo(nn.Module):
         tokens, image = head.transformer(
             point_embeddings=tokens,
             image_embeddings=coarse[pictures] + dense,
-            image_positional_embeddings=self._image_places().expand(n, -1, -1, -1),
+            image_positional_embeddings=places.expand(n, -1, -1, -1),
             attention_similarity=None,
         )
         image = image.transpose(2, 3).reshape(coarse[pictures].shape)

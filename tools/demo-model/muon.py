@@ -45,7 +45,10 @@ class Muon(torch.optim.Optimizer):
                 if p.grad is not None:
                     shapes.setdefault((p.shape[0], p[0].numel()), []).append(p)
             for (rows, columns), members in shapes.items():
-                momenta = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in members]
+                for p in members:
+                    if not self.state[p]:
+                        self.state[p]["momentum"] = torch.zeros_like(p)
+                momenta = [self.state[p]["momentum"] for p in members]
                 grads = [p.grad for p in members]
                 torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
                 ahead = torch._foreach_lerp(grads, momenta, group["momentum"])  # Nesterov's look ahead

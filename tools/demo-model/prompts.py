@@ -81,20 +81,20 @@ def prompt_features(model, phrases, asked, scenes, seen, places, generator=None)
     """Prompt features [N, L, D] and mask for `Demo.detect`: words, and behind them exemplar boxes where shown."""
     rows = asked.rows.flatten()
     speechless = asked.speechless.flatten()
-    ids, mask = phrases.ids[rows].clone(), phrases.mask[rows].clone()
-    if speechless.any():
-        visual = phrases.visual
-        ids[speechless], mask[speechless] = visual[0], visual[1]
+    ids, mask = (
+        torch.where(speechless[:, None], visual, said[rows])
+        for visual, said in zip(phrases.visual, (phrases.ids, phrases.mask))
+    )
     text, text_mask = model.read(ids, mask)
-    if not (asked.exemplar >= 0).any():
+    shown = asked.exemplar.flatten()
+    use = (shown >= 0).nonzero()[:, 0]
+    if not len(use):
         return text, text_mask
     batch, per = asked.rows.shape
     pictures = torch.arange(batch, device=rows.device).repeat_interleave(per)
-    shown = asked.exemplar.flatten()
     boxes = scenes.boxes[pictures, shown.clamp(min=0)]
     noise = (torch.rand(boxes.shape, generator=generator, device=boxes.device) - 0.5) * 0.1
     boxes = (boxes + noise * boxes[:, 2:].repeat(1, 2)).clamp(0.01, 0.99)
-    use = (shown >= 0).nonzero()[:, 0]
     found, found_mask = model.exemplars(
         seen, places, boxes[use][:, None], torch.ones(len(use), 1, dtype=torch.long, device=rows.device), pictures[use]
     )

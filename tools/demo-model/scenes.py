@@ -57,6 +57,8 @@ class Composer:
         first = [int((self.names == i).nonzero()[0]) for i in range(len(SHAPES))]
         self.first = torch.tensor(first, device=self.device)
         self.per_shape = first[1] - first[0]
+        strangers = (self.names == -1).nonzero()[:, 0]
+        self.stranger, self.strangers = int(strangers[0]), len(strangers)
         axis = (torch.arange(size, device=self.device) + 0.5) / size * 2 - 1
         self.grid_y, self.grid_x = torch.meshgrid(axis, axis, indexing="ij")
 
@@ -164,9 +166,7 @@ class Composer:
             rgb = torch.where(close[..., None], self._paint(other), rgb)
         tile = self.first[shape] + self._int(self.per_shape, batch, most)
         stranger = self._rand(batch, most) < 0.1
-        tile = torch.where(
-            stranger, int((self.names == -1).nonzero()[0]) + self._int(int((self.names == -1).sum()), batch, most), tile
-        )
+        tile = torch.where(stranger, self.stranger + self._int(self.strangers, batch, most), tile)
         return torch.where(stranger, -1, shape), tile, colour, rgb
 
     def __call__(self, batch, keep_masks=False):
@@ -175,7 +175,12 @@ class Composer:
         here, radius, place = self._layout(batch)
         shape, tile, colour, rgb = self._choose(batch, anchors)
 
-        b, k = here.nonzero(as_tuple=True)  # every object there is, [n]
+        # Every object there is, [n], and which of them are the j-th of their pictures: counted on the CPU, since a GPU would
+        # have to be waited for at every count.
+        b, k = here.cpu().nonzero(as_tuple=True)
+        layers = [(k == j).nonzero()[:, 0] for j in range(most)]
+        layers = [(rows.to(self.device), b[rows].to(self.device)) for rows in layers]
+        b, k = b.to(self.device), k.to(self.device)
         angle = self._rand(len(b), high=2 * math.pi)
         turned = self._rand(len(b)) < 0.7 * self.hard
         angle = torch.where(turned, angle, self._normal(len(b)) * 0.08)
@@ -201,13 +206,9 @@ class Composer:
         visible = torch.zeros(batch, most, size, size, dtype=torch.bool, device=self.device)
         full = torch.zeros(batch, most, device=self.device)
         full[b, k] = solid.flatten(1).sum(1).float()
-        for j in range(most):
-            rows = (k == j).nonzero()[:, 0]
-            at = b[rows]
+        for rows, at in layers:
             picture[at] += (painted[rows] - picture[at]) * alpha[rows][:, None]
-        for j in reversed(range(most)):
-            rows = (k == j).nonzero()[:, 0]
-            at = b[rows]
+        for j, (rows, at) in reversed(list(enumerate(layers))):
             visible[at, j] = solid[rows] & ~taken[at]
             taken[at] |= solid[rows]
         grain = self._rand(batch, 1, 1, 1, high=0.06) * (self._rand(batch, 1, 1, 1) < 0.5) * self.hard

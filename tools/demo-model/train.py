@@ -21,7 +21,6 @@ import time
 import torch
 from safetensors.torch import load_file
 
-from atlas import styles, unpack
 from clicks import click_step, track_loss
 from config import PRESETS, at_size
 from dense import contrast, draw_phrases, token_boxes, token_forms
@@ -45,6 +44,7 @@ def arguments():
     add("--decay", type=float, default=0.25, help="last share of the stage over which the rate falls to nothing")
     add("--most", type=int, default=6, help="objects per scene at most")
     add("--span", type=float, nargs=2, default=(18, 80), help="smallest and largest object diameter in pixels")
+    add("--look", type=int, help="side at which strokes and patterns look as wide as they do here, if not --size")
     add("--ease", type=int, default=0, help="pictures over which grounds and outlines go from plain to all kinds")
     add("--prompts", type=int, default=6, help="phrases per picture (find)")
     add("--masked", type=int, default=2, help="of these, prompts that draw masks, the dearest part (find)")
@@ -57,12 +57,14 @@ def arguments():
     add("--aids", type=float, default=1.0, help="weight of the heads that exist only while training; 0 leaves them out (find)")
     add("--out", type=pathlib.Path, required=True)
     add("--init", type=pathlib.Path, help="weights to begin the stage with: a checkpoint, or a directory that export.py wrote")
+    add("--export", type=pathlib.Path, help="write the files of export.py there, unchecked, with every checkpoint")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--threads", type=int, default=1, help="CPU threads")
     add("--adamw", action="store_true", help="AdamW for matrices, too")
     add("--full-precision", action="store_true", help="no bfloat16")
     add("--atlas", type=pathlib.Path, help="drawings made by atlas.py; without them there are only shapes")
     add("--drawn", type=float, default=0.6, help="share of objects that are drawings")
+    add("--average", type=float, default=0.998, help="how much a step keeps of the weights' average")
     add("--save", type=float, default=3.0, help="minutes between checkpoints")
     add("--seed", type=int, default=1)
     return parser.parse_args()
@@ -71,7 +73,7 @@ def arguments():
 class Average:
     """Exponential average of the weights: what is evaluated and exported."""
 
-    def __init__(self, model, decay=0.998):
+    def __init__(self, model, decay):
         self.decay, self.steps = decay, 0
         self.values = [p.detach().clone() for p in model.parameters()]
 
@@ -166,7 +168,8 @@ def see_step(model, phrases, scenes, args, autocast):
 
 
 class Log:
-    """Means over an interval, one CSV row each. Columns are fixed; what did not occur stays empty."""
+    """Means over an interval, one CSV row each. Columns are fixed; what did not occur stays empty. Sums stay on the device
+    until they are written."""
 
     COLUMNS = (
         "images minutes rate loss norm yes_no shape_loss colour_loss shape_right colour_right token_box token_form "
@@ -179,11 +182,11 @@ class Log:
 
     def add(self, values):
         for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(torch.as_tensor(value).detach())
+            self.sums[name] = self.sums.get(name, 0.0) + torch.as_tensor(value).detach().float()
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def write(self, **head):
-        row = {**head, **{name: round(total / self.counts[name], 5) for name, total in self.sums.items()}}
+        row = {**head, **{name: round(float(total) / self.counts[name], 5) for name, total in self.sums.items()}}
         fresh = not self.path.exists()
         with self.path.open("a", newline="") as file:
             writer = csv.DictWriter(file, self.COLUMNS)
@@ -205,6 +208,7 @@ def rate_at(args, done, steps):
 
 
 def main():
+    """Trains a stage; whether it was left to end by itself."""
     args = arguments()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
@@ -214,10 +218,12 @@ def main():
     model = Demo(preset).to(args.device)
     drawings, facts = None, ()
     if args.atlas:
+        from atlas import styles, unpack
+
         tiles, shows, facts = unpack(args.atlas, 96, styles())
         drawings = (tiles, shows)
     phrases = Phrases(preset, facts).to(args.device)
-    scene = dict(most=args.most, span=args.span, device=args.device, drawings=drawings, drawn=args.drawn)
+    scene = dict(most=args.most, span=args.span, device=args.device, drawings=drawings, drawn=args.drawn, look=args.look)
     images = steps = 0
     spent = 0.0
     kind = torch.float32 if args.full_precision else torch.bfloat16
@@ -234,7 +240,7 @@ def main():
         saved = torch.load(path, map_location=args.device, weights_only=False)
         model.load_state_dict(saved["model"])
         optimiser.load(saved["optimiser"])
-        average = Average(model)
+        average = Average(model, args.average)
         average.values, average.steps = [v.to(args.device) for v in saved["average"]], saved["average_steps"]
         images, steps, spent = saved["images"], saved["steps"], saved["minutes"]
         print(f"going on from {path}: {images} pictures, {spent:.1f} minutes", flush=True)
@@ -245,7 +251,7 @@ def main():
         )
     else:
         model.whiten(Composer(args.size, preset.cells, seed=args.seed, **scene)(256).pixels)
-    average = average or Average(model)
+    average = average or Average(model, args.average)
     composer = Composer(args.size, preset.cells, seed=args.seed * 1_000_003 + steps, **scene)
     torch.manual_seed(args.seed * 7919 + steps)
 
@@ -271,6 +277,11 @@ def main():
         )
         torch.save(state, path.with_suffix(".part"))
         os.replace(path.with_suffix(".part"), path)
+        if args.export:
+            from export import write
+
+            video = {name.removeprefix("video."): t for name, t in state["ema"].items() if name.startswith("video.")}
+            write(video, preset, args.export)
 
     stopped = []
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
@@ -303,6 +314,7 @@ def main():
     print(
         f"stage {args.stage} at {args.size}: {images} pictures in {spent + (time.monotonic() - begun) / 60:.1f} minutes"
     )
+    return not stopped
 
 
 if __name__ == "__main__":
