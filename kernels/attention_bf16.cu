@@ -1,6 +1,7 @@
 // Attention on tensor cores by mma.sync (sm_80), after FlashAttention-2 (Dao, 2023): 4 warps of 16 queries, 64 keys at a
 // time; scores, softmax and the output's sums in f32 registers. What is f32 is rounded on its way to shared memory. Where
 // queries are few and keys many, the keys are split among blocks, and `attention_join` adds up.
+#include "ptx/math.cuh"
 #include "ptx/mma.cuh"
 #include "tile/grid.cuh"
 #include "tile/heads.cuh"
@@ -21,6 +22,46 @@ DEVICE size_t partial_at(const AttentionArgs& a, u32 split, u32 head, u32 query)
     return ((static_cast<size_t>(split) * a.heads + head) * a.queries + query) * (2 + a.head_dim);
 }
 
+/// Eight elements of a head of bf16, zero beyond the tokens and the head.
+DEVICE uint4 plain8(const AttentionArgs& a, const void* from, u32 ld, u32 token, u32 count, u32 chunk) {
+    uint4 x = {};
+    if (token < count && chunk * 8 < a.head_dim) {
+        const size_t at = static_cast<size_t>(token) * ld + blockIdx.y * a.head_dim + chunk * 8;
+        x = *reinterpret_cast<const uint4*>(static_cast<const u16*>(from) + at);
+    }
+    return x;
+}
+
+/// Whether all rows are of bf16 in aligned groups of eight, and follow each other.
+DEVICE bool is_plain(const AttentionArgs& a) {
+    const u32 half = HALF_X | HALF_W | HALF_ADD;
+    return a.pattern != SEE_WINDOW && (a.half & half) == half && a.head_dim % 8 == 0 && in_groups(a.q, a.ldq, true, 8) &&
+           in_groups(a.k, a.ldk, true, 8) && in_groups(a.v, a.ldv, true, 8);
+}
+
+/// The bias of boxes, of this block's queries and head and its share of the keys: by columns of the grid, and by the rows
+/// from `top` on. What lies in memory for all heads together is fetched once, and not for every key.
+struct BoxBias {
+    float *columns, *rows;
+    u32 top;
+
+    METHOD BoxBias() : columns(nullptr), rows(nullptr), top(0) {}
+    METHOD BoxBias(const AttentionArgs& a, u8* shared, u32 q0, u32 first) {
+        columns = reinterpret_cast<float*>(shared);
+        rows = columns + QUERIES * a.width;
+        top = first / a.width;
+        for (u32 i = threadIdx.x; i < QUERIES * a.width; i += THREADS)
+            columns[i] = value(a, a.bx, q0 + i / a.width, i % a.width, a.width);
+        for (u32 i = threadIdx.x; i < QUERIES * a.size; i += THREADS)
+            rows[i] = value(a, a.by, q0 + i / a.size, top + i % a.size, a.height);
+    }
+    /// In powers of two, as scores are.
+    METHOD static float value(const AttentionArgs& a, const float* from, u32 query, u32 line, u32 lines) {
+        if (query < a.first || query >= a.queries || line >= lines) return 0.0f;
+        return from[(static_cast<size_t>(query - a.first) * lines + line) * a.heads + blockIdx.y] * LOG2E;
+    }
+};
+
 /// `Width`: the head's, rounded up to 32, 64 or 128.
 template <u32 Width> DEVICE void run(const AttentionArgs& a) {
     DYNAMIC_SHARED(shared);
@@ -33,17 +74,23 @@ template <u32 Width> DEVICE void run(const AttentionArgs& a) {
     const auto put = [&](u8* to, u32 e, const uint4& x) {
         *reinterpret_cast<uint4*>(to + chunk_at<Width>(e / ROW, e % ROW)) = x;
     };
+    const bool plain = is_plain(a);
+    uint4 first_q[EACH];
+    if (plain) {
 #pragma unroll
-    for (u32 i = 0; i < EACH; i++) {
-        const u32 e = t + i * THREADS;
-        put(qs, e, head8(a, query_head(a, q0 + e / ROW), e % ROW));
+        for (u32 i = 0; i < EACH; i++) {
+            const u32 e = t + i * THREADS;
+            first_q[i] = plain8(a, a.q, a.ldq, q0 + e / ROW, a.queries, e % ROW);
+        }
+    } else {
+#pragma unroll
+        for (u32 i = 0; i < EACH; i++) {
+            const u32 e = t + i * THREADS;
+            first_q[i] = head8(a, query_head(a, q0 + e / ROW), e % ROW);
+        }
     }
-    __syncthreads();
-    u32 q[Width / 16][4];
-#pragma unroll
-    for (u32 c = 0; c < Width / 16; c++)
-        ldmatrix_x4(q[c], qs + chunk_at<Width>(warp * 16 + lane % 16, c * 2 + lane / 16));
-
+    // Scores are in powers of two.
+    const float scale = a.scale * LOG2E;
     float out[Width / 8][4] = {}, largest[2] = {-INFINITY, -INFINITY}, sum[2] = {};
     u32 first = 0, keys = last_key(a, q0 + QUERIES);
     if (a.splits > 1) {
@@ -56,6 +103,15 @@ template <u32 Width> DEVICE void run(const AttentionArgs& a) {
     constexpr bool AHEAD = Width <= 64;
     uint4 next_k[EACH], next_v[EACH];
     const auto fetch = [&](u32 k0) {
+        if (plain) {
+#pragma unroll
+            for (u32 i = 0; i < EACH; i++) {
+                const u32 e = t + i * THREADS;
+                next_k[i] = plain8(a, a.k, a.ldk, k0 + e / ROW, a.keys, e % ROW);
+                next_v[i] = plain8(a, a.v, a.ldv, k0 + e / ROW, a.keys, e % ROW);
+            }
+            return;
+        }
 #pragma unroll
         for (u32 i = 0; i < EACH; i++) {
             const u32 e = t + i * THREADS;
@@ -64,6 +120,16 @@ template <u32 Width> DEVICE void run(const AttentionArgs& a) {
         }
     };
     if (AHEAD && first < keys) fetch(first);
+    // The first keys are on their way before the queries are there.
+#pragma unroll
+    for (u32 i = 0; i < EACH; i++) put(qs, t + i * THREADS, first_q[i]);
+    const bool boxes = a.pattern == SEE_BOXES, staged = boxes && a.size;
+    const BoxBias bias = staged ? BoxBias(a, vs + KEYS * Width * 2, q0, first) : BoxBias();
+    __syncthreads();
+    u32 q[Width / 16][4];
+#pragma unroll
+    for (u32 c = 0; c < Width / 16; c++)
+        ldmatrix_x4(q[c], qs + chunk_at<Width>(warp * 16 + lane % 16, c * 2 + lane / 16));
     for (u32 k0 = first; k0 < keys; k0 += KEYS) {
         if (!AHEAD) fetch(k0);
 #pragma unroll
@@ -85,14 +151,51 @@ template <u32 Width> DEVICE void run(const AttentionArgs& a) {
             }
         }
         float now[2] = {largest[0], largest[1]}, old[2];
+        // Of a lane's element: its query among the block's, and its key among these.
+        const auto query_of = [&](u32 e) { return warp * 16 + lane / 4 + e / 2 * 8; };
+        const auto key_of = [&](u32 j, u32 e) { return j * 8 + lane % 4 * 2 + e % 2; };
+        if (staged) {
+            // Blocks of keys go over the end of a row of the grid once at most: the host sees to it.
+            const u32 y0 = k0 / a.width - bias.top, x0 = k0 % a.width;
+#pragma unroll
+            for (u32 j = 0; j < KEYS / 8; j++) {
+#pragma unroll
+                for (u32 e = 0; e < 4; e++) {
+                    const u32 x = x0 + key_of(j, e), over = x >= a.width;
+                    s[j][e] = s[j][e] * scale + (bias.columns[query_of(e) * a.width + x - (over ? a.width : 0u)] +
+                                                 bias.rows[query_of(e) * a.size + y0 + over]);
+                }
+            }
+        } else if (boxes) {
+#pragma unroll
+            for (u32 j = 0; j < KEYS / 8; j++) {
+#pragma unroll
+                for (u32 e = 0; e < 4; e++)
+                    s[j][e] = score(a, q0 + query_of(e), k0 + key_of(j, e), s[j][e]) * LOG2E;
+            }
+        } else {
+#pragma unroll
+            for (u32 j = 0; j < KEYS / 8; j++) {
+#pragma unroll
+                for (u32 e = 0; e < 4; e++) s[j][e] *= scale;
+            }
+        }
+        // Only the last keys of all, and those about the diagonal, have some that are not seen.
+        const bool causal = a.pattern == SEE_CAUSAL;
+        if (k0 + KEYS > a.keys || (causal && k0 + KEYS > q0)) {
+#pragma unroll
+            for (u32 j = 0; j < KEYS / 8; j++) {
+#pragma unroll
+                for (u32 e = 0; e < 4; e++) {
+                    const u32 key = k0 + key_of(j, e);
+                    if (key >= a.keys || (causal && key > q0 + query_of(e))) s[j][e] = -INFINITY;
+                }
+            }
+        }
 #pragma unroll
         for (u32 j = 0; j < KEYS / 8; j++) {
 #pragma unroll
-            for (u32 e = 0; e < 4; e++) {
-                const u32 query = q0 + warp * 16 + lane / 4 + e / 2 * 8;
-                s[j][e] = score(a, query, k0 + j * 8 + lane % 4 * 2 + e % 2, s[j][e]);
-                now[e / 2] = fmaxf(now[e / 2], s[j][e]);
-            }
+            for (u32 e = 0; e < 4; e++) now[e / 2] = fmaxf(now[e / 2], s[j][e]);
         }
 #pragma unroll
         for (u32 h = 0; h < 2; h++) {
@@ -101,7 +204,7 @@ template <u32 Width> DEVICE void run(const AttentionArgs& a) {
             now[h] = fmaxf(now[h], __shfl_xor_sync(0xffffffffu, now[h], 2));
             // A block of keys that the query does not see leaves -inf, of which no difference may be taken.
             const float shift = now[h] == -INFINITY ? 0.0f : now[h];
-            old[h] = exp2f((largest[h] - shift) * LOG2E);
+            old[h] = ex2(largest[h] - shift);
             largest[h] = now[h];
             now[h] = shift;
             sum[h] *= old[h];
@@ -110,7 +213,7 @@ template <u32 Width> DEVICE void run(const AttentionArgs& a) {
         for (u32 j = 0; j < KEYS / 8; j++) {
 #pragma unroll
             for (u32 e = 0; e < 4; e++) {
-                s[j][e] = exp2f((s[j][e] - now[e / 2]) * LOG2E);
+                s[j][e] = ex2(s[j][e] - now[e / 2]);
                 sum[e / 2] += s[j][e];
             }
         }
@@ -190,7 +293,7 @@ KERNEL void LAUNCH_BOUNDS(128) attention_bf16_64x64_d128(const GRID_CONSTANT Att
     attention_bf16::run<128>(a);
 }
 
-/// Joins the shares of the keys: `Σ out·e^(largest - L) / Σ sum·e^(largest - L)`, `L` the largest of all; an element a
+/// Joins the shares of the keys: `Σ out·2^(largest - L) / Σ sum·2^(largest - L)`, `L` the largest of all; an element a
 /// thread. Those who see none of a share's keys leave `-inf`, whose factor is 0.
 KERNEL void LAUNCH_BOUNDS(256) attention_join(const GRID_CONSTANT AttentionArgs a) {
     using namespace attention_bf16;
@@ -204,7 +307,7 @@ KERNEL void LAUNCH_BOUNDS(256) attention_join(const GRID_CONSTANT AttentionArgs 
         float out = 0.0f, sum = 0.0f;
         for (u32 s = 0; s < a.splits; s++) {
             const float* const from = a.partial + partial_at(a, s, head, query);
-            const float factor = exp2f((from[0] - largest) * LOG2E);
+            const float factor = ex2(from[0] - largest);
             out += from[2 + column] * factor;
             sum += from[1] * factor;
         }

@@ -9,22 +9,16 @@ constexpr u32 NORM_ROWS = 8;
 /// Columns that a warp keeps in registers, so that the row is read once: four times eight a lane.
 constexpr u32 NORM_HELD = 1024;
 
-/// A row that a warp holds in registers. Everything that is read is on its way before the first sum is taken.
+/// A row that a warp holds in registers. Gamma and beta are read late, from the first-level cache, so that there are registers
+/// for four blocks a multiprocessor and 128 KiB of rows are on their way to it.
 template <bool Half> DEVICE void norm_held(const NormArgs& a, size_t from, size_t to, u32 lane) {
     constexpr u32 GROUPS = NORM_HELD / 128;
-    float4 x[GROUPS], gamma[GROUPS], beta[GROUPS];
+    float4 x[GROUPS];
     const auto column = [&](u32 i) { return i * 128 + lane * 4; };
 #pragma unroll
     for (u32 i = 0; i < GROUPS; i++) {
         x[i] = {};
         if (column(i) < a.width) x[i] = load4(a.x, from + column(i), Half);
-    }
-#pragma unroll
-    for (u32 i = 0; i < GROUPS; i++) {
-        gamma[i] = beta[i] = {};
-        if (column(i) >= a.width) continue;
-        gamma[i] = *reinterpret_cast<const float4*>(a.gamma + column(i));
-        beta[i] = *reinterpret_cast<const float4*>(a.beta + column(i));
     }
     float sum = 0.0f, squares = 0.0f;
 #pragma unroll
@@ -41,16 +35,18 @@ template <bool Half> DEVICE void norm_held(const NormArgs& a, size_t from, size_
 #pragma unroll
     for (u32 i = 0; i < GROUPS; i++) {
         if (column(i) >= a.width) continue;
+        const float4 gamma = *reinterpret_cast<const float4*>(a.gamma + column(i));
+        const float4 beta = *reinterpret_cast<const float4*>(a.beta + column(i));
         float4 y;
-        y.x = activate(a.act, x[i].x * scale * gamma[i].x + beta[i].x);
-        y.y = activate(a.act, x[i].y * scale * gamma[i].y + beta[i].y);
-        y.z = activate(a.act, x[i].z * scale * gamma[i].z + beta[i].z);
-        y.w = activate(a.act, x[i].w * scale * gamma[i].w + beta[i].w);
+        y.x = activate(a.act, x[i].x * scale * gamma.x + beta.x);
+        y.y = activate(a.act, x[i].y * scale * gamma.y + beta.y);
+        y.z = activate(a.act, x[i].z * scale * gamma.z + beta.z);
+        y.w = activate(a.act, x[i].w * scale * gamma.w + beta.w);
         store4(a.y, to + column(i), to_half, y);
     }
 }
 
-KERNEL void LAUNCH_BOUNDS(256) layer_norm(const GRID_CONSTANT NormArgs a) {
+KERNEL void LAUNCH_BOUNDS(256, 4) layer_norm(const GRID_CONSTANT NormArgs a) {
     const u32 row = blockIdx.x * NORM_ROWS + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (row >= a.rows) return;
     const bool half = a.half & HALF_X, to_half = a.half & HALF_Y;

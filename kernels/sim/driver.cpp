@@ -67,7 +67,7 @@ std::map<std::string, Function> functions = {
     FUNCTION(gemm_sm90a_192x128x64), FUNCTION(conv3x3_sm90a_192x128x64), FUNCTION(deconv2x2_sm90a_192x128x64),
     FUNCTION(attention_sm90a_192x96_d64), FUNCTION(attention_sm90a_192x96_d32),
     FUNCTION(layer_norm), FUNCTION(group_norm_partial), FUNCTION(group_norm_apply),
-    FUNCTION(add_rows), FUNCTION(copy_rows), FUNCTION(gather_rows), FUNCTION(mean_rows),
+    FUNCTION(add_rows), FUNCTION(copy_rows), FUNCTION(pad_rows), FUNCTION(gather_rows), FUNCTION(mean_rows),
     FUNCTION(ingest_f32), FUNCTION(patches_f32), FUNCTION(upsample_add), FUNCTION(roi_align_f32), FUNCTION(cut_f32),
     FUNCTION(box_sine_f32), FUNCTION(box_deltas_f32), FUNCTION(box_refine_f32),
 };

@@ -41,7 +41,7 @@ struct AttentionArgs {
     u32 ldq, ldk, ldv;
     u32 heads, head_dim;
     u32 queries, keys;               // of one window, where there are windows
-    u32 pattern, height, width, size, first;
+    u32 pattern, height, width, size, first;  // size: of a window; boxes: rows of the grid whose bias is kept, or 0
     u32 splits;
     float scale;
     u32 half, ld_pad;

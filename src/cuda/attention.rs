@@ -60,6 +60,20 @@ fn splits(ops: &CudaOps, args: &AttentionArgs, tiles: usize) -> usize {
     steps.div_ceil(steps.div_ceil(wanted))
 }
 
+/// Shared memory that a launch may have beside the kernel's own, of what every launch may have.
+const BIAS_BYTES: usize = 32 << 10;
+
+/// Rows of the grid that a block's share of the keys touches, and the bytes of the bias of boxes that it then keeps in shared
+/// memory (kernels/attention_bf16.cu), if that is little enough; none where a block of keys may touch three rows.
+fn box_rows(args: &AttentionArgs, queries: usize, shares: usize) -> Option<(usize, usize)> {
+    let [keys, width] = [args.keys, args.width].map(|n| n as usize);
+    let share = keys.div_ceil(STEP).div_ceil(shares) * STEP;
+    // A share may begin and end within a row, and its last block go on below the grid.
+    let rows = share.div_ceil(width.max(1)) + 1;
+    let bytes = queries * (width + rows) * size_of::<f32>();
+    (args.pattern == 3 && width >= STEP && bytes <= BIAS_BYTES).then_some((rows, bytes))
+}
+
 /// Enqueues Hopper's kernel, whose maps are of the rows as they lie: a box is 64 columns of a tile's tokens.
 fn launch_hopper(
     ops: &CudaOps,
@@ -171,11 +185,14 @@ pub(super) fn attention(
     if let Some(kernels) = hopper {
         return launch_hopper(ops, kernels, args, windows);
     }
+    let bias = box_rows(&args, kernels.queries, shares).filter(|_| ops.precision == Precision::Bf16);
+    args.size = bias.map_or(args.size, |(rows, _)| dim(rows));
+    let shared = kernel.shared_bytes + dim(bias.map_or(0, |(_, bytes)| bytes));
     if shares > 1 {
         (args.splits, args.partial) = (dim(shares), behind);
-        ops.device.launch(kernel, [grid[0], heads, shares], &args)?;
+        ops.device.launch_with(kernel, [grid[0], heads, shares], shared, &args)?;
         let join = &ops.functions.attention_join;
         return ops.device.launch(join, ops.blocks(queries * columns, join.threads), &args);
     }
-    ops.device.launch(kernel, grid, &args)
+    ops.device.launch_with(kernel, grid, shared, &args)
 }

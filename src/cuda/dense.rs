@@ -1,6 +1,6 @@
 //! Matrix products and the two convolutions, all through the GEMM kernels.
 
-use super::arguments::{GemmArgs, HALF_ADD, HALF_W, HALF_X, HALF_Y, dim};
+use super::arguments::{GemmArgs, HALF_ADD, HALF_W, HALF_X, HALF_Y, RowsArgs, dim};
 use super::functions::Gemm;
 use super::memory::{Act, rows};
 use super::tensor_map::{ALIGNMENT, TensorMap, TmaGemmArgs};
@@ -130,6 +130,34 @@ fn hopper(ops: &CudaOps, shape: Shape, args: &GemmArgs) -> Result<bool> {
     Ok(true)
 }
 
+/// Whether Hopper's kernels would take a product if its activations were bf16 in aligned rows: packing them anew costs less
+/// than multiplying them as they are.
+fn is_worth_packing(ops: &CudaOps, args: &GemmArgs) -> bool {
+    let loose = args.half & HALF_X == 0
+        || !args.x.is_multiple_of(ALIGNMENT as u64)
+        || !(args.ldx as usize * 2).is_multiple_of(ALIGNMENT);
+    let tiles = (args.m as usize).div_ceil(HOPPER_ROWS) * (args.n as usize).div_ceil(HOPPER_SIDE);
+    loose && ops.functions.hopper.is_some() && ops.precision == Precision::Bf16 && 6 * tiles >= ops.processors
+}
+
+/// Packs the activations of a product behind its output, in rows as long as the matrix's.
+fn pack(ops: &CudaOps, args: &mut GemmArgs, to: u64) -> Result<()> {
+    let rows = RowsArgs {
+        a: args.x,
+        y: to,
+        rows: args.m,
+        width: args.k,
+        lda: args.ldx,
+        ldb: args.ldw,
+        half: args.half & HALF_X,
+        ..RowsArgs::default()
+    };
+    let f = &ops.functions.pad;
+    ops.device.launch(f, ops.blocks(args.m as usize * args.ldw as usize / 2, f.threads), &rows)?;
+    (args.x, args.ldx, args.half) = (to, args.ldw, args.half | HALF_X);
+    Ok(())
+}
+
 /// The tile of y of the kernel for few rows, its step of k, and the steps that are on their way at once
 /// (kernels/gemm_few.cu).
 const FEW: [usize; 2] = [32, 64];
@@ -190,9 +218,15 @@ pub(super) fn linear(
     let mut args = GemmArgs { x: from.address, m: dim(m), ldx: dim(x.stride), half, ..layer(l) };
     finish(&mut args, ep, m, l.n);
     let few = few_splits(ops, &args);
-    let (to, behind) = y.output_with(ops, m * l.n, few.map_or(0, |(_, bytes)| bytes))?;
+    let packed = few.is_none() && is_worth_packing(ops, &args);
+    let extra =
+        if packed { m * args.ldw as usize * size_of::<half::bf16>() } else { few.map_or(0, |(_, bytes)| bytes) };
+    let (to, behind) = y.output_with(ops, m * l.n, extra)?;
     args.y = to.address;
     args.half |= to.flag(HALF_Y);
+    if packed {
+        pack(ops, &mut args, behind)?;
+    }
     match ops.precision {
         Precision::F32 => launch(ops, &ops.functions.gemm_f32, &args),
         Precision::Bf16 if hopper(ops, Shape::Product, &args)? => Ok(()),

@@ -15,7 +15,7 @@ PAD = -10  # label of a point that is not there
 
 def choose_objects(scenes, count, generator=None):
     """`count` objects of the batch, large and small alike: (picture [n], object [n])."""
-    found = scenes.valid.nonzero()
+    found = scenes.objects
     order = torch.randperm(len(found), generator=generator, device=found.device)[:count]
     picked = found[order.sort().values]
     return picked[:, 0], picked[:, 1]

@@ -187,13 +187,14 @@ def find_step(model, phrases, scenes, args, autocast):
         seen, places, levels = model.look(scenes.pixels)
         prompt, prompt_mask = prompt_features(model, phrases, asked, scenes, seen, places)
         out = model.detect(seen, places, prompt, prompt_mask, per, extra=shake(boxes, valid), masks_for=masked)
-    loss, parts = find_losses(out, boxes, cover, valid, hit, masked)
+    loss, parts = 0.0, {}
     if args.aids:
-        total, seen_parts = aid_losses(model, phrases, scenes, seen, autocast)
-        loss = loss + args.aids * total
-        parts.update(seen_parts)
+        total, parts = aid_losses(model, phrases, scenes, seen, autocast)
+        loss = args.aids * total
     with autocast():
         tracked, ious = track_loss(model, levels, scenes, args.shown * batch, args.rounds)
     sizes = size_loss([*seen, *levels])
     parts.update(track=tracked, sizes=sizes, **ious)
-    return loss + args.clicks * tracked + 0.1 * sizes, parts
+    # Last, for matching waits for the device, which has all of the above to do meanwhile.
+    found, more = find_losses(out, boxes, cover, valid, hit, masked)
+    return found + loss + args.clicks * tracked + 0.1 * sizes, {**parts, **more}

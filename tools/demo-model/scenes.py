@@ -26,6 +26,7 @@ class Scenes:
     cover: torch.Tensor  # [B, K, M, M] visible share of each cell, 0 to 1
     boxes: torch.Tensor  # [B, K, 4] centre x, centre y, width, height of the visible mask, relative to the picture
     valid: torch.Tensor  # [B, K] bool
+    objects: torch.Tensor  # [n, 2] picture and object of each valid one: counted once, for a GPU is waited for at that
     shape: torch.Tensor  # [B, K] index into SHAPES, -1 without a name
     colour: torch.Tensor  # [B, K] index into COLOURS, -1 for several colours
     thing: torch.Tensor  # [B, K] index of a drawn thing, -1 for shapes
@@ -288,6 +289,7 @@ class Composer:
             cover * valid[..., None, None],
             boxes,
             valid,
+            valid.nonzero(),
             shape,
             colour,
             thing,
