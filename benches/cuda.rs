@@ -3,7 +3,7 @@
 //!
 //!     cargo bench --bench cuda -- kernels
 //!     cargo bench --bench cuda -- model CHECKPOINT PICTURE
-//!     cargo bench --bench cuda -- stages CHECKPOINT PICTURE OUT.safetensors
+//!     cargo bench --bench cuda -- stages CHECKPOINT OUT PICTURE...      OUT.0, OUT.1, ... in safetensors
 //!
 //! `SAM3_BENCH_RUNS` is how often (30), `SAM3_BENCH_TINY=1` makes shapes small enough for the simulator.
 
@@ -231,10 +231,19 @@ fn model(checkpoint: &Path, picture: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Every intermediate of a phrase and a click, under upstream's names.
-fn stages(checkpoint: &Path, picture: &Path, out: &Path) -> Result<()> {
-    let picture = Picture::open(picture)?;
+/// Every intermediate of a phrase and a click on each picture, under upstream's names. Of pictures behind the first the
+/// answers alone, which are single numbers in part: one picture says little of those.
+fn stages(checkpoint: &Path, out: &Path, pictures: &[&str]) -> Result<()> {
     let model = Model::open(checkpoint, &ModelOptions::on(Device::Cuda(0)))?;
+    for (i, picture) in pictures.iter().enumerate() {
+        let mut name = out.as_os_str().to_owned();
+        name.push(format!(".{i}"));
+        stages_of(&model, &Picture::open(Path::new(picture))?, Path::new(&name), i == 0)?;
+    }
+    Ok(())
+}
+
+fn stages_of(model: &Model, picture: &Picture, out: &Path, whole: bool) -> Result<()> {
     let mut session = model.session();
     let all: Arc<Mutex<BTreeMap<String, Vec<f32>>>> = Arc::default();
     let mut options = SegmentOptions::default();
@@ -243,9 +252,11 @@ fn stages(checkpoint: &Path, picture: &Path, out: &Path) -> Result<()> {
     let image = session.encode(&picture.view())?;
     for (case, prompt) in [("text", Prompt::text("cat")), ("point", Prompt::point(w * 0.5, h * 0.45))] {
         let sink = all.clone();
-        session.on_trace(move |name, values| {
-            sink.lock().unwrap().insert(format!("{case}/{name}"), values.to_vec());
-        });
+        if whole {
+            session.on_trace(move |name, values| {
+                sink.lock().unwrap().insert(format!("{case}/{name}"), values.to_vec());
+            });
+        }
         session.encode(&picture.view())?;
         let answer = session.segment(&image, &[prompt], &options)?;
         for raw in &answer.prompts[0].raw {
@@ -268,12 +279,14 @@ fn main() -> Result<()> {
     match words[..] {
         ["kernels"] => kernels(),
         ["model", checkpoint, picture] => model(Path::new(checkpoint), Path::new(picture)),
-        ["stages", checkpoint, picture, out] => stages(Path::new(checkpoint), Path::new(picture), Path::new(out)),
+        ["stages", checkpoint, out, ref pictures @ ..] => stages(Path::new(checkpoint), Path::new(out), pictures),
         [] if sam3::cuda::devices().is_err() => {
             println!("skipped: no CUDA device");
             Ok(())
         }
         [] => kernels(),
-        _ => Err(sam3::Error::invalid("expected kernels, model CHECKPOINT PICTURE or stages CHECKPOINT PICTURE OUT")),
+        _ => {
+            Err(sam3::Error::invalid("expected kernels, model CHECKPOINT PICTURE or stages CHECKPOINT OUT PICTURE..."))
+        }
     }
 }

@@ -3,7 +3,7 @@
 
     measure.py kernels [--tiny]                      cuBLAS, cuDNN and scaled_dot_product_attention at the encoder's shapes
     measure.py model DIR PICTURE                     upstream in bf16, eager and compiled
-    measure.py compare DIR PICTURE ENGINE [--tiny]   the engine's stages against upstream in f32, beside upstream in bf16
+    measure.py compare DIR ENGINE PICTURE... [--tiny]   the engine's stages against upstream in f32, beside upstream in bf16
 
 Events time the device, and the L2 cache is flushed before each run. With --tiny everything is on the CPU.
 """
@@ -153,7 +153,15 @@ class Moved:
 
 @torch.inference_mode()
 def stages(args, dtype, device):
-    """Upstream's stages of a phrase and a click, by the hooks that the golden fixtures are made with."""
+    """Upstream's stages of a phrase and a click on each picture; behind the first, of the answers alone."""
+    models = upstream(args.dir, dtype, device, "eager" if args.tiny else "sdpa")
+    for i, picture in enumerate(args.pictures):
+        found = stages_of(picture, models, dtype, device)
+        yield found if i == 0 else {k: v for k, v in found.items() if k.split("/")[0] in ("text", "point")}
+
+
+def stages_of(path, models, dtype, device):
+    """By the hooks that the golden fixtures are made with."""
     import generate
     from PIL import Image
 
@@ -164,8 +172,8 @@ def stages(args, dtype, device):
         def put(self, name, value):
             self[name] = torch.as_tensor(value).detach().float().cpu()
 
-    picture = Image.open(args.picture).convert("RGB")
-    net, tracker, processor, clicks = upstream(args.dir, dtype, device, "eager" if args.tiny else "sdpa")
+    picture = Image.open(path).convert("RGB")
+    net, tracker, processor, clicks = models
     found = Stages()
     move = lambda p: Moved(p, device, dtype)  # noqa: E731
     vision = net.vision_encoder
@@ -198,37 +206,44 @@ def compare(args):
     with open(os.devnull, "w") as nowhere:  # generate.py tells of its cases
         out, sys.stdout = sys.stdout, nowhere
         try:
-            exact = stages(args, torch.float32, device)
+            exact = list(stages(args, torch.float32, device))
             if device == "cuda":
                 torch.cuda.empty_cache()
-            half = stages(args, torch.bfloat16, device)
+            half = list(stages(args, torch.bfloat16, device))
         finally:
             sys.stdout = out
-    distance = lambda a, b: ((a - b).norm() / b.norm().clamp_min(1e-30)).item()  # noqa: E731
-    good, compared = True, 0
-    with safe_open(args.engine, "pt") as engine:
-        for key in sorted(engine.keys()):
-            case, name = key.split("/", 1)
-            raw = name.removeprefix("out.")
-            known = next((k for k in (f"{case}/{raw}", f"{case}/single/{raw}", raw) if k in exact), None)
-            if known is None or (case == "point" and raw.split(".")[0] in ("vit", "neck")):
-                continue
-            ours, right, torchs = engine.get_tensor(key), exact[known].flatten(), half[known].flatten()
-            if ours.numel() != right.numel():
-                continue
-            row = {"engine": distance(ours, right), "torch_bf16": distance(torchs, right)}
-            row["ratio"] = row["engine"] / max(row["torch_bf16"], 1e-12)
-            row["ok"] = row["engine"] <= max(MOST_RATIO * row["torch_bf16"], ALWAYS)
-            if "masks" in raw or raw == "semantic_seg":
-                a, b = ours > 0, right > 0
-                union = (a | b).sum().item()
-                row["iou"] = round((a & b).sum().item() / union, 4) if union else 1.0
-                row["ok"] &= row["iou"] >= LEAST_IOU
-            say(key, **row)
-            good &= row["ok"]
-            compared += 1
-    if compared < 10:
-        sys.exit(f"only {compared} stages of the engine have a counterpart")
+    # By stage, over all pictures: squares of the engine's and of PyTorch's distance and of the right values, and pixels
+    # that both masks have and that either has.
+    sums = {}
+    for i, (right_of, torch_of) in enumerate(zip(exact, half)):
+        with safe_open(f"{args.engine}.{i}", "pt") as engine:
+            for key in sorted(engine.keys()):
+                case, name = key.split("/", 1)
+                raw = name.removeprefix("out.")
+                known = next((k for k in (f"{case}/{raw}", f"{case}/single/{raw}", raw) if k in right_of), None)
+                if known is None or (case == "point" and raw.split(".")[0] in ("vit", "neck")):
+                    continue
+                ours, right, torchs = engine.get_tensor(key), right_of[known].flatten(), torch_of[known].flatten()
+                if ours.numel() != right.numel():
+                    continue
+                square = lambda t: t.double().square().sum().item()  # noqa: E731
+                row = [square(ours - right), square(torchs - right), square(right), 0, 0]
+                if "masks" in raw or raw == "semantic_seg":
+                    a, b = ours > 0, right > 0
+                    row[3:] = (a & b).sum().item(), (a | b).sum().item()
+                sums[key] = [x + y for x, y in zip(sums.get(key, [0] * 5), row)]
+    good = True
+    for key, (ours, torchs, right, both, either) in sums.items():
+        row = {"engine": (ours / max(right, 1e-60)) ** 0.5, "torch_bf16": (torchs / max(right, 1e-60)) ** 0.5}
+        row["ratio"] = row["engine"] / max(row["torch_bf16"], 1e-12)
+        row["ok"] = row["engine"] <= max(MOST_RATIO * row["torch_bf16"], ALWAYS)
+        if either:
+            row["iou"] = round(both / either, 4)
+            row["ok"] &= row["iou"] >= LEAST_IOU
+        say(key, **row)
+        good &= row["ok"]
+    if len(sums) < 10:
+        sys.exit(f"only {len(sums)} stages of the engine have a counterpart")
     sys.exit(not good)
 
 
@@ -236,10 +251,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     for name, run, words in [("kernels", kernels, []), ("model", model, ["dir", "picture"]),
-                             ("compare", compare, ["dir", "picture", "engine"])]:
+                             ("compare", compare, ["dir", "engine", "pictures"])]:
         sub = commands.add_parser(name)
         for word in words:
-            sub.add_argument(word, type=pathlib.Path)
+            sub.add_argument(word, type=pathlib.Path, nargs="+" if word == "pictures" else None)
         sub.add_argument("--tiny", action="store_true")
         sub.set_defaults(run=run)
     args = parser.parse_args()

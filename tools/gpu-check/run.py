@@ -155,6 +155,20 @@ def photograph():
     return next(iter(sorted((HERE / "assets/photos").glob("*.jpg"))), TINY / "input.png")
 
 
+def lossless(args):
+    """All photographs and their mirror images as PNG: decoders of JPEG differ in last bits, which is no matter of the engine's."""
+    from PIL import Image, ImageOps
+
+    args.work.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for photo in sorted((HERE / "assets/photos").glob("*.jpg")):
+        picture = Image.open(photo).convert("RGB")
+        for name, image in ((photo.stem, picture), (f"{photo.stem}-mirrored", ImageOps.mirror(picture))):
+            paths.append(args.work / f"{name}.png")
+            image.save(paths[-1])
+    return paths
+
+
 def model(report, args):
     folder = checkpoint(report, args)
     if folder is None:
@@ -184,12 +198,12 @@ def full_size(report, args):
     folder = checkpoint(report, args)
     if folder is None:
         return
-    picture = TINY / "input.png" if args.dry_run else photograph()
+    pictures = [TINY / "input.png"] if args.dry_run else lossless(args)
     out = args.work / "engine.safetensors"
     args.work.mkdir(parents=True, exist_ok=True)
-    if run(report, "stages", [BIN / "cuda", "stages", folder, picture, out], 580) is None:
+    if run(report, "stages", [BIN / "cuda", "stages", folder, out, *pictures], 580) is None:
         return
-    words = [sys.executable, HERE / "tools/gpu-check/measure.py", "compare", folder, picture, out]
+    words = [sys.executable, HERE / "tools/gpu-check/measure.py", "compare", folder, out, *pictures]
     text = run(report, "compare", words + (["--tiny"] if args.dry_run else []), 580)
     if text is None:
         text = (report.folder / "compare.log").read_text()
