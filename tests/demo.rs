@@ -10,7 +10,7 @@ use sam3::{Concept, ExemplarBox, ImageEmbedding, Model, ModelOptions, Object, Po
 
 /// What the picture shows: a name, its fill, and a box that holds it and nothing else of that colour.
 ///
-/// The last two are small: 27 of the model's pixels across, where an edge is a fifteenth of the mask.
+/// The last two are small: 32 of the model's pixels across, where an edge is a fifteenth of the mask.
 const SHAPES: [(&str, [u8; 3], [usize; 4]); 8] = [
     ("red circle", [0xe0, 0x32, 0x2b], [60, 50, 240, 230]),
     ("blue star", [0x2b, 0x55, 0xd9], [285, 40, 515, 257]),
@@ -90,15 +90,11 @@ fn phrases() {
 #[test]
 fn what_is_absent() {
     let mut scene = Scene::new();
-    for phrase in ["pink star", "green circle", "pentagon", "crescent", "dog", "black shape", "white rectangle"] {
+    for phrase in
+        ["pink star", "green circle", "pentagon", "hexagon", "crescent", "dog", "black shape", "white rectangle"]
+    {
         scene.finds(Prompt::text(phrase), &[], 0.0);
     }
-    // What these weights get wrong: so small, a circle passes for a hexagon. The large one does not.
-    let hexagons = scene.ask(Prompt::text("hexagon"));
-    assert!(
-        hexagons.len() <= 1 && hexagons.iter().all(|h| scene.iou(h, "blue circle") > 0.5),
-        "hexagons of no small circle"
-    );
 }
 
 #[test]

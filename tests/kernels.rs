@@ -229,7 +229,7 @@ fn products_are_on_the_matrix_units() {
             let (warp, group) = (code.count(HMMA), code.count(HGMMA));
             let meant = match () {
                 () if product && name.contains("sm90a") => group > 0 && warp == 0,
-                () if product && name.contains("bf16") => warp > 0 && group == 0,
+                () if product && (name.contains("bf16") || name.starts_with("gemm_few")) => warp > 0 && group == 0,
                 () => warp + group == 0,
             };
             assert!(meant, "{target} {name}: {warp} of mma.sync, {group} of wgmma");

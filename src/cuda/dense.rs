@@ -193,7 +193,7 @@ fn few_splits(ops: &CudaOps, args: &GemmArgs) -> Option<(usize, usize)> {
         return None;
     }
     let steps = k.div_ceil(FEW_STEP);
-    let wanted = (2 * ops.processors / tiles).min(steps.div_ceil(FEW_STAGES)).min(MOST_SPLITS).max(1);
+    let wanted = (2 * ops.processors / tiles).min(steps.div_ceil(FEW_STAGES)).clamp(1, MOST_SPLITS);
     // None without steps.
     let splits = if tiles > COUNTERS { 1 } else { steps.div_ceil(steps.div_ceil(wanted).max(1)).max(1) };
     Some((splits, if splits > 1 { splits * tiles * FEW[0] * FEW[1] * size_of::<f32>() } else { 0 }))

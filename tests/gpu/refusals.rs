@@ -5,7 +5,7 @@ use crate::harness::{click, info, simulated};
 /// A machine on which `cuda` does not work: the driver's settings, and what is said of it.
 type Useless = (&'static [(&'static str, &'static str)], &'static [&'static str]);
 
-const USELESS: [Useless; 11] = [
+const USELESS: [Useless; 13] = [
     (&[("SAM3_SIM_INIT", "100")], &["CUDA_ERROR_NO_DEVICE", "nvidia-smi"]),
     (&[("SAM3_SIM_DEVICES", "0")], &["CUDA_ERROR_NO_DEVICE", "nvidia-smi"]),
     (&[("SAM3_SIM_VERSION", "11080")], &["expected a driver for CUDA 12.0", "found one for 11.8", "update it"]),
@@ -15,7 +15,9 @@ const USELESS: [Useless; 11] = [
     // Loading computes a little, and the first launch of it fails.
     (&[("SAM3_SIM_FAIL_LAUNCH", "1")], &["CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES"]),
     // Kernels that do not do what they should: of large tiles and small ones, on Hopper and elsewhere.
-    (&[("SAM3_SIM_IDLE", "gemm_sm90a_192x256x64")], &["self-check of a product:", "report the GPU"]),
+    (&[("SAM3_SIM_IDLE", "gemm_sm90a_192x128x64")], &["self-check of a product:", "report the GPU"]),
+    (&[("SAM3_SIM_IDLE", "gemm_sm90a_192x256x64")], &["self-check of a turned product:"]),
+    (&[("SAM3_SIM_IDLE", "gemm_few_32x64x64")], &["self-check of a product"]),
     (&[("SAM3_SIM_IDLE", "attention_join")], &["self-check of a biased attention:"]),
     (&[("SAM3_SIM_IDLE", "conv3x3_bf16_128x128x32"), ("SAM3_SIM_CAPABILITY", "80")], &["self-check of a convolution:"]),
     (&[("SAM3_SIM_IDLE", "layer_norm"), ("SAM3_PRECISION", "f32")], &["self-check of a layer norm:"]),
