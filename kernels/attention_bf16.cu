@@ -1,6 +1,7 @@
 // Attention on tensor cores by mma.sync (sm_80), after FlashAttention-2 (Dao, 2023): 4 warps of 16 queries, 64 keys at a
 // time; scores, softmax and the output's sums in f32 registers. What is f32 is rounded on its way to shared memory. Where
-// queries are few and keys many, the keys are split among blocks, and `attention_join` adds up.
+// queries are few and keys many, the keys are split among blocks, and `attention_join` adds up. A launch of few blocks is a
+// chain of waits for memory: rows that lie as they should are fetched without a look at where each element is.
 #include "ptx/math.cuh"
 #include "ptx/mma.cuh"
 #include "tile/grid.cuh"

@@ -1,12 +1,15 @@
-// Attention by wgmma (sm_90a) for heads of 64: 192 queries by three warpgroups of 64, 96 keys at a time; scores, softmax
+// Attention by wgmma (sm_90a) for heads of 64 and of 32: 192 queries by three warpgroups of 64, 96 keys at a time; scores, softmax
 // and the output's sums in f32 registers, after FlashAttention-2 (Dao, 2023). One block a multiprocessor goes from tile
 // to tile; a fourth warpgroup keeps two tiles of queries and four stages of keys and values on their way.
 //
 // The copy engine takes queries, keys and values out of the rows that the projection left, 64 columns of them: a tile is so
 // many tokens one after the other, or, of a window, whole rows of it, 24 tokens by 8 of queries and by 4 of keys in the
 // published model. 192 and 96 divide both 576 and 5184, so that no lane of it is idle. Where they do not divide the tokens
-// of a window, a tile goes on below it: such queries are not written, and such keys not seen. While one warpgroup takes exponentials, which cost as many cycles as the products do (192·96/16 a
-// multiprocessor against 2·192·96·64/2048), the two others multiply.
+// of a window, a tile goes on below it: such queries are not written, and such keys not seen.
+//
+// Exponentials cost as many cycles as the products do (192·96/16 a multiprocessor against 2·192·96·64/2048): while one
+// warpgroup takes them, the two others are to multiply, one after the other. On an H200 a step takes as long as both together
+// all the same, since the assembler rounds, rescales and adds up where the products are started, whatever order stands here.
 #include "ptx/math.cuh"
 #include "ptx/tma.cuh"
 #include "ptx/wgmma.cuh"
